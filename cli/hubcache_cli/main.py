@@ -1,0 +1,80 @@
+"""The entry point: builds the command line, loading only the module of the command that was asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import typer
+
+from hubcache import __version__
+from hubcache.app.settings import is_completing
+from hubcache.errors import HubcacheError
+from hubcache_cli.errors import INTERRUPTED, report
+
+COMMANDS = {
+    "pull": "Bring models, datasets or spaces into the cache, verified.",
+    "path": "Print where a cached reference stands.",
+    "ls": "List what the cache holds.",
+    "info": "Show a cached repo's files, digests and origin.",
+    "verify": "Check the cache against its digests, offline.",
+    "demo": "Pull from three kinds of source and load offline, without any network.",
+    "doctor": "Find out what is wrong with this machine's set-up.",
+}
+"""Every command and its one line in `hubcache --help`."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with the code that docs and README list."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command = typer.main.get_command(build(arguments))
+    try:
+        command(args=arguments, prog_name="hubcache")
+    except HubcacheError as error:
+        sys.exit(report(error, as_json="--json" in arguments))
+    except SystemExit as leaving:
+        if leaving.code == INTERRUPTED:
+            print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        raise
+
+
+def build(arguments: list[str]) -> typer.Typer:
+    """Build the command line; commands that are not called are placeholders, so their modules are not imported."""
+    app = typer.Typer(
+        name="hubcache",
+        help="Pull models from any hub, verified, into the Hugging Face cache, and load them offline.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    called = next((word for word in arguments if not word.startswith("-")), None)
+    for name, line in COMMANDS.items():
+        function = load(name) if name == called or is_completing() else _placeholder
+        app.command(name, short_help=line)(function)
+    return app
+
+
+def load(name: str) -> Callable[..., Any]:
+    """Import a command's module and return its function."""
+    function: Callable[..., Any] = import_module(f"hubcache_cli.commands.{name}").run
+    return function
+
+
+def _placeholder() -> None:
+    """Stand for a command that is listed and not called."""
+
+
+def _options(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
+) -> None:
+    if version:
+        print(f"hubcache {__version__}")
+        raise typer.Exit
+
+
+if __name__ == "__main__":
+    main()

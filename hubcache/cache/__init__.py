@@ -1,0 +1,1 @@
+"""The Hugging Face cache on disk: read, written, verified; nothing here opens a connection."""

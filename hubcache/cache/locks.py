@@ -1,0 +1,56 @@
+"""huggingface_hub's lock files, at its paths: they save work; correctness does not rest on them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from hubcache.localfile import disk_error
+
+POLL = 0.2
+PATIENCE = 60.0
+
+
+@contextmanager
+def held(path: Path, *, progress_of: Callable[[], object], stop: threading.Event) -> Iterator[bool]:
+    """Hold the lock, and yield True; wait for another holder as long as `progress_of()` keeps changing.
+
+    After PATIENCE seconds without a change, yield False: the holder is stuck or the file system's
+    locks do not work, and going on without the lock costs a second download, never a wrong file.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, mode=0o664, thread_local=False)
+    except OSError as error:
+        raise disk_error(error, path) from error
+    is_held = _acquire(lock, progress_of, stop)
+    try:
+        yield is_held
+    finally:
+        if is_held:
+            lock.release()
+
+
+def _acquire(lock: FileLock, progress_of: Callable[[], object], stop: threading.Event) -> bool:
+    seen, since = progress_of(), time.monotonic()
+    while not stop.is_set():
+        try:
+            lock.acquire(timeout=0, blocking=False)
+        except Timeout:
+            now = progress_of()
+            if now != seen:
+                seen, since = now, time.monotonic()
+            if time.monotonic() - since > PATIENCE:
+                return False
+            stop.wait(POLL)
+        except (NotImplementedError, OSError):
+            # No flock on this file system, or a read-only lock folder.
+            return False
+        else:
+            return True
+    return False

@@ -1,0 +1,46 @@
+"""The cache in front of a source: what upstream cannot tell, the cache answers from last time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hubcache.core.artifact import Artifact, RepoPath
+from hubcache.core.ports import Content, Source
+from hubcache.core.reference import Reference
+from hubcache.errors import EntryNotFound, OfflineError, SourceUnavailable
+
+
+class ReadThrough:
+    """Asks upstream, and the cache where upstream gives no answer (an answer "no" is an answer)."""
+
+    def __init__(self, cache: Source, upstream: Source, *, notify: Callable[[str], None]) -> None:
+        self._cache = cache
+        self._upstream = upstream
+        self._notify = notify
+
+    def resolve(self, reference: Reference, /) -> Artifact:
+        """Pin a reference upstream, else to what it was here last time, saying so."""
+        try:
+            return self._upstream.resolve(reference)
+        except SourceUnavailable as unavailable:
+            try:
+                artifact = self._cache.resolve(reference)
+            except OfflineError as not_cached:
+                raise (not_cached if isinstance(unavailable, OfflineError) else unavailable) from not_cached
+            if not isinstance(unavailable, OfflineError):
+                self._notify(
+                    f"{unavailable.message}; going on with {artifact.revision.asked} as cached,"
+                    f" {artifact.revision.commit[:12]}"
+                )
+            return artifact
+
+    def open(self, artifact: Artifact, path: RepoPath, start: int = 0, end: int | None = None) -> Content:
+        """Open a file from the cache, else upstream."""
+        try:
+            return self._cache.open(artifact, path, start, end)
+        except EntryNotFound:
+            return self._upstream.open(artifact, path, start, end)
+
+    def close(self) -> None:
+        """Close the upstream source."""
+        self._upstream.close()

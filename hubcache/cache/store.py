@@ -1,0 +1,310 @@
+"""The cache as a Store: resolves and opens what is there, takes blobs in, and publishes commits last.
+
+Order of writing, so that a crash at any point leaves a cache that huggingface_hub reads:
+blobs (each under its name only when verified) > snapshot links > trees/<commit>.json > refs.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
+from pathlib import Path
+
+from hubcache.cache.folder import RepoFolder
+from hubcache.cache.stage import CacheStage, stage_key
+from hubcache.core.artifact import Artifact, Manifest, RepoId, RepoPath, Revision, is_commit, parse_commit
+from hubcache.core.digests import Blob
+from hubcache.core.layout import CACHEDIR_TAG, encode_tree, link_target
+from hubcache.core.plan import CopyPlan
+from hubcache.core.ports import Recalled
+from hubcache.core.reference import Reference
+from hubcache.errors import DiskFull, EntryNotFound, OfflineError
+from hubcache.localfile import (
+    FileContent,
+    disk_error,
+    free_space,
+    sync_folder,
+    temporary_name,
+    tree_size,
+    write_atomically,
+)
+from hubcache.transfer import BlobWriter
+
+# Left free on the disk for listings, links and everybody else.
+RESERVE = 16 << 20
+
+
+class Cache:
+    """The Hugging Face cache folder at `root` (HF_HUB_CACHE)."""
+
+    def __init__(self, root: Path, *, symlinks: bool | None = None) -> None:
+        self.root = root
+        self._symlinks = symlinks
+
+    def folder(self, repo: RepoId) -> RepoFolder:
+        """Return the repo's folder, which need not exist."""
+        return RepoFolder(self.root, repo)
+
+    def resolve(self, reference: Reference, /) -> Artifact:
+        """Pin a reference from what is on disk.
+
+        Raises:
+            OfflineError: the repo or the revision is not in the cache.
+        """
+        folder = self.folder(reference.repo)
+        commit = folder.commit_of(reference.revision)
+        if commit is None or not folder.snapshot_path(commit).is_dir():
+            what = f"revision {reference.revision!r} of {reference.repo}" if folder.commits() else str(reference.repo)
+            raise OfflineError(
+                f"{what} is not in the cache {self.root}", hint=f"online, run: hubcache pull {reference.repo}"
+            )
+        manifest = folder.listing(commit) or folder.found(commit)
+        return Artifact(reference.repo, Revision(reference.revision, commit), manifest)
+
+    def open(self, artifact: Artifact, path: RepoPath, start: int = 0, end: int | None = None) -> FileContent:
+        """Open a cached file's bytes from `start` to before `end`."""
+        folder = self.folder(artifact.repo)
+        blob = artifact.entry(path).blob
+        if folder.has_blob(blob):
+            return FileContent(folder.blob_path(blob.digest), start, end)
+        file = folder.snapshot_path(artifact.revision.commit) / path
+        if not file.exists():
+            raise EntryNotFound(f"{artifact.repo}/{path} is not in the cache {self.root}")
+        return FileContent(file, start, end)
+
+    def close(self) -> None:
+        """Hold nothing."""
+
+    def listing(self, repo: RepoId, commit: str) -> Manifest | None:
+        """Return the listing of a commit that is known here."""
+        return self.folder(repo).listing(commit)
+
+    def recall(self, reference: Reference) -> Recalled | None:
+        """Return the commit that this very reference became last time, and upstream's validator of then."""
+        folder = self.folder(reference.repo)
+        commit = folder.commit_of(reference.revision)
+        told = folder.provenance(commit) if commit else {}
+        manifest = folder.listing(commit) if commit else None
+        if commit is None or manifest is None or told.get("source") != _source_text(reference):
+            return None
+        return Recalled(commit, manifest, told.get("validator"), str(told.get("origin", "")))
+
+    @contextmanager
+    def stage(self, reference: Reference) -> Iterator[CacheStage]:
+        """Hold the place where files wait until their commit is known; one process at a time has it."""
+        from hubcache.cache.locks import held  # filelock costs 35 ms that a warm pull need not pay
+
+        folder, key = self.folder(reference.repo), stage_key(_source_text(reference))
+        self._prepare(folder)
+        place = folder.stage_path(key)
+        with held(folder.lock_path(key), progress_of=lambda: tree_size(place), stop=threading.Event()) as is_held:
+            stage = CacheStage(place if is_held else temporary_name(place), self.require_space)
+            yield stage
+            if not is_held:
+                shutil.rmtree(stage.folder, ignore_errors=True)
+
+    def has(self, repo: RepoId, blob: Blob, /) -> bool:
+        """Tell whether the blob is here, by name and size."""
+        return self.folder(repo).has_blob(blob)
+
+    def has_file(self, artifact: Artifact, path: RepoPath, blob: Blob) -> bool:
+        """Tell whether the artifact's file is here; without links, copy it from another commit that has it."""
+        folder = self.folder(artifact.repo)
+        if folder.has_file(artifact.revision.commit, path, blob):
+            return True
+        return not self.symlinks and self._find_copy(folder, artifact.revision.commit, path, blob)
+
+    def write(self, repo: RepoId, blob: Blob, /, stop: threading.Event) -> AbstractContextManager[BlobWriter]:
+        """Open a blob's writer, which publishes it only when its digest is right."""
+        from hubcache.cache.writer import blob_writer  # filelock costs 35 ms that a warm pull need not pay
+
+        folder = self.folder(repo)
+        self._prepare(folder)
+        return blob_writer(folder, blob, stop=stop)
+
+    def require_space(self, size: int) -> None:
+        """Check that `size` more bytes fit on the disk.
+
+        Raises:
+            DiskFull: says how many bytes are missing.
+        """
+        free = free_space(self.root)
+        if size and size + RESERVE > free:
+            raise DiskFull(
+                f"{size} bytes are to come, and the disk of {self.root} has {free} free:"
+                f" {size + RESERVE - free} bytes are missing",
+                needed=size,
+                free=free,
+                hint="free some space, or choose another disk with --cache-dir or HF_HUB_CACHE",
+            )
+
+    def resumable_size(self, plan: CopyPlan) -> int:
+        """Return the bytes of the plan's missing blobs that an interrupted pull left here."""
+        folder = self.folder(plan.artifact.repo)
+        if not folder.partials():
+            return 0
+        from hubcache.cache.writer import leftover_size
+
+        return sum(leftover_size(folder, file.blob) for file in plan.missing)
+
+    def commit(self, artifact: Artifact, reference: Reference, /, paths: Iterable[RepoPath] | None = None) -> Path:
+        """Make the artifact's files visible: links, listing, then refs; return the snapshot folder.
+
+        `paths` are the files that were wanted (all of them, where it is None); their blobs are here.
+        """
+        folder = self.folder(artifact.repo)
+        commit = parse_commit(artifact.revision.commit)
+        self._prepare(folder)
+        snapshot = folder.snapshot_path(commit)
+        try:
+            snapshot.mkdir(parents=True, exist_ok=True)
+            sync_folder(folder.path / "blobs")
+            self._link_files(folder, artifact, list(artifact.manifest.files if paths is None else paths))
+            if artifact.is_whole and not self._has_shared_listing(folder, commit):
+                write_atomically(folder.tree_path(commit), encode_tree(artifact.manifest), scratch=folder.path)
+            self._write_provenance(folder, artifact, reference)
+            for name in (artifact.revision.asked, *artifact.refs):
+                self._write_ref(folder, name, commit)
+            shutil.rmtree(folder.stage_path(stage_key(_source_text(reference))), ignore_errors=True)
+        except OSError as error:
+            raise disk_error(error, folder.path) from error
+        return snapshot
+
+    def mark_absent(self, repo: RepoId, commit: str, path: RepoPath) -> None:
+        """Remember, as huggingface_hub does, that the commit has no such file."""
+        marker = self.folder(repo).absent_path(commit, path)
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+
+    @cached_property
+    def symlinks(self) -> bool:
+        """Whether this cache's file system keeps relative symlinks; tried out once."""
+        if self._symlinks is not None:
+            return self._symlinks
+        self.root.mkdir(parents=True, exist_ok=True)
+        probe = self.root / ".locks" / f"probe-{secrets.token_hex(4)}"
+        try:
+            probe.parent.mkdir(exist_ok=True)
+            os.symlink("target", probe)
+            return os.readlink(probe) == "target"
+        except (OSError, NotImplementedError):
+            return False
+        finally:
+            probe.unlink(missing_ok=True)
+
+    def _prepare(self, folder: RepoFolder) -> None:
+        """Make the repo's folders; one without `snapshots` would look corrupt to huggingface_hub."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            tag = self.root / "CACHEDIR.TAG"
+            if not tag.exists():
+                write_atomically(tag, CACHEDIR_TAG.encode(), scratch=_locks_folder(self.root))
+            for name in ("snapshots", "blobs", "refs"):
+                folder.path.joinpath(name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise disk_error(error, self.root) from error
+
+    def _link_files(self, folder: RepoFolder, artifact: Artifact, paths: list[RepoPath]) -> None:
+        uses: dict[Path, int] = {}
+        for path in paths:
+            blob = folder.blob_path(artifact.entry(path).blob.digest)
+            uses[blob] = uses.get(blob, 0) + 1
+        for path in paths:
+            blob = folder.blob_path(artifact.entry(path).blob.digest)
+            file = folder.snapshot_path(artifact.revision.commit) / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            uses[blob] -= 1
+            if self.symlinks:
+                _link(link_target(path, artifact.entry(path).blob.digest), file, scratch=folder.path)
+            elif blob.exists():
+                _place(blob, file, keep=uses[blob] > 0, scratch=folder.path)
+
+    def _find_copy(self, folder: RepoFolder, commit: str, path: RepoPath, blob: Blob) -> bool:
+        for other in folder.commits():
+            manifest = folder.listing(other) if other != commit else None
+            for name, entry in manifest.files.items() if manifest else ():
+                file = folder.snapshot_path(other) / name
+                if entry.blob == blob and file.is_file() and file.stat().st_size == blob.size:
+                    target = folder.snapshot_path(commit) / path
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    _place(file, target, keep=True, scratch=folder.path)
+                    return True
+        return False
+
+    def _has_shared_listing(self, folder: RepoFolder, commit: str) -> bool:
+        """Tell whether the listing is there for everybody; huggingface_hub writes it for its user alone."""
+        return folder.listing(commit) is not None and bool(folder.tree_path(commit).stat().st_mode & 0o040)
+
+    def _write_provenance(self, folder: RepoFolder, artifact: Artifact, reference: Reference) -> None:
+        before = folder.provenance(artifact.revision.commit)
+        told = {
+            "format_version": 1,
+            "source": _source_text(reference),
+            "origin": artifact.origin,
+            "validator": artifact.validator,
+        }
+        if {key: before.get(key) for key in told} != told:
+            told["pulled_at"] = int(time.time())
+            path = folder.provenance_path(artifact.revision.commit)
+            write_atomically(path, json.dumps(told, indent=1).encode(), scratch=folder.path)
+
+    def _write_ref(self, folder: RepoFolder, name: str, commit: str) -> None:
+        """Write a ref of exactly 40 bytes, unless it is right already; a full commit needs none."""
+        if is_commit(name):
+            return
+        path = folder.ref_path(name)
+        try:
+            if path.read_bytes() == commit.encode():
+                return
+        except OSError:
+            pass
+        write_atomically(path, commit.encode(), scratch=folder.path)
+        sync_folder(path.parent)
+
+
+def _source_text(reference: Reference) -> str:
+    """Write what was asked of which source, whatever repo it is kept as."""
+    pairs = "&".join(f"{key}={value}" for key, value in reference.arguments if key == "sha256")
+    return f"{reference.scheme}:{reference.address}" + (f"#{pairs}" if pairs else "")
+
+
+def _locks_folder(root: Path) -> Path:
+    """Return the one folder in the root in which huggingface_hub minds no strange file."""
+    folder = root / ".locks"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _link(target: str, file: Path, *, scratch: Path) -> None:
+    """Point the snapshot's entry at its blob, atomically; a right link stays as it is."""
+    try:
+        os.symlink(target, file)
+        return
+    except FileExistsError:
+        if file.is_symlink() and os.readlink(file) == target:
+            return
+    temporary = temporary_name(scratch / file.name)
+    os.symlink(target, temporary)
+    os.replace(temporary, file)
+
+
+def _place(source: Path, file: Path, *, keep: bool, scratch: Path) -> None:
+    """Put a real file where there are no links: moved, or copied where its bytes are needed again."""
+    if not keep:
+        try:
+            os.replace(source, file)
+            return
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+    temporary = temporary_name(scratch / file.name)
+    shutil.copyfile(source, temporary)
+    os.replace(temporary, file)

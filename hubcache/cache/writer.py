@@ -1,0 +1,134 @@
+"""One blob on its way into the cache: its partial file, claimed or new, its verification, its name."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hubcache.cache.folder import RepoFolder
+from hubcache.cache.locks import held
+from hubcache.core.digests import Blob
+from hubcache.errors import IntegrityError
+from hubcache.localfile import disk_error
+from hubcache.partial import PartialFile
+
+# huggingface_hub's own suffix, so that its prune finds what a crash left for good.
+SUFFIX = ".incomplete"
+JOURNAL = ".ranges" + SUFFIX
+
+
+class CacheBlobWriter:
+    """Writes `blobs/<digest>` by way of `blobs/<digest>.<8 hex>.incomplete`.
+
+    The partial file's name is ours alone, so two processes never write to one file, lock or no lock.
+    """
+
+    def __init__(self, folder: RepoFolder, blob: Blob) -> None:
+        self._folder = folder
+        self._blob = blob
+        self.partial: PartialFile | None = None
+
+    def begin(self, *, claim: bool) -> None:
+        """Open a partial file: the furthest one that another process left, where `claim` allows it."""
+        name = f"{self._blob.digest.hex}.{secrets.token_hex(4)}"
+        path = self._folder.blob_path(self._blob.digest).with_name(name + SUFFIX)
+        journal = path.with_name(name + JOURNAL)
+        if claim:
+            _claim(leftovers(self._folder, self._blob), path, journal)
+        self.partial = PartialFile(path, self._blob.size, algorithms=(self._blob.digest.algorithm,), journal=journal)
+
+    def publish(self, origins: Collection[str], /) -> None:
+        """Verify the digest and give the bytes their name; `partial` is a fresh one if they were wrong.
+
+        Raises:
+            IntegrityError: the bytes are not the blob's; they are dropped and their origins named.
+        """
+        partial = self.partial
+        assert partial is not None
+        digest = self._blob.digest
+        computed = partial.digests()[digest.algorithm]
+        if computed != digest.hex:
+            partial.discard()
+            self.begin(claim=False)
+            raise IntegrityError(
+                f"{' and '.join(sorted(origins)) or 'the partial file'} sent bytes whose {digest.algorithm} is"
+                f" {computed}, where the listing says {digest.hex}; nothing was kept",
+                hint="another mirror may have the right bytes",
+            )
+        partial.sync()
+        try:
+            os.replace(partial.path, self._folder.blob_path(digest))
+        except OSError as error:
+            raise disk_error(error, partial.path) from error
+        partial.settle()
+        partial.close()
+        self.partial = None
+
+    def close(self) -> None:
+        """Close the partial file; its bytes stay for the next process, unless there are none."""
+        if self.partial is None:
+            return
+        if self.partial.received():
+            self.partial.close()
+        else:
+            self.partial.discard()
+
+
+@contextmanager
+def blob_writer(folder: RepoFolder, blob: Blob, *, stop: threading.Event) -> Iterator[CacheBlobWriter]:
+    """Hold the blob's lock and open its writer; its `partial` is None if another process brought the blob."""
+
+    def progress() -> object:
+        return [(file.name, file.stat().st_size) for file in leftovers(folder, blob) if file.exists()]
+
+    writer = CacheBlobWriter(folder, blob)
+    with held(folder.lock_path(blob.digest.hex), progress_of=progress, stop=stop) as is_held:
+        if not folder.has_blob(blob) and not stop.is_set():
+            writer.begin(claim=is_held)
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+
+def leftovers(folder: RepoFolder, blob: Blob) -> list[Path]:
+    """List the blob's partial files, largest first."""
+    found = folder.path.joinpath("blobs").glob(f"{blob.digest.hex}.*{SUFFIX}")
+    partials = [file for file in found if not file.name.endswith(JOURNAL)]
+    return sorted(partials, key=lambda file: -_allocated(file))
+
+
+def leftover_size(folder: RepoFolder, blob: Blob) -> int:
+    """Return the bytes of the blob that stand on the disk already."""
+    return min(blob.size, max((_allocated(file) for file in leftovers(folder, blob)), default=0))
+
+
+def _allocated(file: Path) -> int:
+    """Return the bytes that really stand on the disk; a file filled out of order is longer than that."""
+    try:
+        status = file.stat()
+    except OSError:
+        return -1
+    return int(getattr(status, "st_blocks", 0)) * 512 or status.st_size
+
+
+def _claim(candidates: list[Path], path: Path, journal: Path) -> None:
+    """Rename the best leftover to a name of our own; drop the others, which nobody can be writing to."""
+    for candidate in candidates:
+        old_journal = candidate.with_name(candidate.name.removesuffix(SUFFIX) + JOURNAL)
+        try:
+            if path.exists():
+                candidate.unlink()
+                old_journal.unlink(missing_ok=True)
+                continue
+            os.replace(candidate, path)
+            if old_journal.exists():
+                os.replace(old_journal, journal)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise disk_error(error, candidate) from error

@@ -1,0 +1,1 @@
+"""The pure part: facts in, values out; no disk, network, clock, environment or random source."""

@@ -1,0 +1,81 @@
+"""Git objects computed, so that content which never was in git has a commit that git agrees with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import TypeAlias, Union
+
+from hubcache.core.artifact import Entry, Manifest, RepoPath
+from hubcache.core.digests import Blob, Digest, digest_bytes
+
+# What the Hub's default .gitattributes keeps in LFS; any file of LFS_SIZE bytes or more joins them.
+LFS_PATTERNS = (
+    "*.7z", "*.arrow", "*.bin", "*.bin.*", "*.bz2", "*.ckpt", "*.ftz", "*.gz", "*.h5", "*.joblib", "*.lfs.*",
+    "*.mlmodel", "*.model", "*.msgpack", "*.npy", "*.npz", "*.onnx", "*.ot", "*.parquet", "*.pb", "*.pickle",
+    "*.pkl", "*.pt", "*.pth", "*.rar", "*.safetensors", "*.tar", "*.tar.*", "*.tflite", "*.tgz", "*.wasm", "*.xz",
+    "*.zip", "*.zst", "*tfevents*",
+)  # fmt: skip
+LFS_SIZE = 10 * 1024 * 1024
+
+# Fixed, so that the same content gives the same commit on every machine.
+_SIGNATURE = "hubcache <hubcache@localhost> 0 +0000"
+_MESSAGE = "Content as published, in no git repository\n"
+
+_Tree: TypeAlias = dict[str, Union[str, "_Tree"]]
+
+
+def is_lfs(path: str, size: int) -> bool:
+    """Tell whether the Hub would keep this file in LFS."""
+    name = path.rsplit("/", 1)[-1]
+    return size >= LFS_SIZE or any(fnmatchcase(name, pattern) for pattern in LFS_PATTERNS)
+
+
+def lfs_pointer(blob: Blob) -> bytes:
+    """Write the LFS pointer of a sha256 blob (git-lfs specification, version 1)."""
+    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{blob.digest.hex}\nsize {blob.size}\n".encode()
+
+
+def entry_for(path: str, size: int, *, git_sha1: str, sha256: str) -> Entry:
+    """Name a file's content as the Hub would: sha256 and a pointer in LFS, git-sha1 elsewhere."""
+    if not is_lfs(path, size):
+        return Entry(Blob(Digest("git-sha1", git_sha1), size))
+    blob = Blob(Digest("sha256", sha256), size)
+    return Entry(blob, pointer=digest_bytes("git-sha1", lfs_pointer(blob)).hex)
+
+
+def commit_of(manifest: Manifest) -> str:
+    """Compute the commit whose tree holds these files; `git commit-tree` agrees."""
+    tree = _tree_id(_nest(manifest.files))
+    body = f"tree {tree}\nauthor {_SIGNATURE}\ncommitter {_SIGNATURE}\n\n{_MESSAGE}"
+    return _object_id("commit", body.encode())
+
+
+def _object_id(kind: str, body: bytes) -> str:
+    return hashlib.sha1(f"{kind} {len(body)}\0".encode() + body, usedforsecurity=False).hexdigest()
+
+
+def _nest(files: Mapping[RepoPath, Entry]) -> _Tree:
+    root: _Tree = {}
+    for path, entry in files.items():
+        *folders, name = path.split("/")
+        node = root
+        for folder in folders:
+            child = node.setdefault(folder, {})
+            if isinstance(child, str):
+                raise ValueError(f"{path!r} needs a folder where a file is")
+            node = child
+        node[name] = entry.pointer or entry.blob.digest.hex
+    return root
+
+
+def _tree_id(tree: _Tree) -> str:
+    # Git sorts a folder as if its name ended with a slash.
+    order = sorted(tree, key=lambda name: (name + "/" if isinstance(tree[name], dict) else name).encode())
+    rows = []
+    for name in order:
+        child = tree[name]
+        mode, oid = ("100644", child) if isinstance(child, str) else ("40000", _tree_id(child))
+        rows.append(f"{mode} {name}".encode() + b"\0" + bytes.fromhex(oid))
+    return _object_id("tree", b"".join(rows))

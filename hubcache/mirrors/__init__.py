@@ -1,0 +1,1 @@
+"""Which endpoints carry a hub's content."""

@@ -1,0 +1,320 @@
+"""The one module that opens HTTP connections: timeouts, redirects, retries, origin-bound tokens, redaction.
+
+It knows nothing of hubs: a status is given back as it came, and what it means is its source's business.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
+
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from hubcache.core.wire import parse_content_range
+from hubcache.errors import HubcacheError, IntegrityError, RateLimited, SourceUnavailable
+
+MAX_REDIRECTS = 8
+MAX_METADATA_SIZE = 64 * 1024 * 1024
+ATTEMPTS = 4
+LONGEST_WAIT = 30.0
+
+_T = TypeVar("_T")
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Scheme, host and port: what a token is bound to."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: str) -> Origin:
+        """Read a URL's origin.
+
+        Raises:
+            SourceUnavailable: no http or https URL; nothing else is ever fetched.
+        """
+        parts = _split(url)
+        return cls(parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme])
+
+    @property
+    def is_loopback(self) -> bool:
+        """Tell whether it is this machine."""
+        return self.host in {"localhost", "::1"} or self.host.startswith("127.")
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}" + ("" if self.port == _DEFAULT_PORTS[self.scheme] else f":{self.port}")
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in _DEFAULT_PORTS and parts.hostname and parts.port != 0:
+            return parts
+    except ValueError:
+        pass
+    raise SourceUnavailable(f"not an http or https URL: {redact(url)[:200]!r}")
+
+
+def redact(url: str) -> str:
+    """Strip what may be secret from a URL: credentials, query (signatures), fragment."""
+    parts = url.partition("#")[0].partition("?")[0]
+    scheme, mark, rest = parts.partition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}" if mark and "@" in rest.partition("/")[0] else parts
+
+
+@dataclass(frozen=True, slots=True)
+class NetSettings:
+    """How connections are made; times in seconds.
+
+    `tokens` are bound to origins and sent nowhere else; `proxies` maps http, https and all to proxy
+    URLs, and `no` to a list of hosts that are reached directly.
+    """
+
+    user_agent: str = "hubcache"
+    connect_timeout: float = 10.0
+    read_timeout: float = 10.0
+    tokens: Mapping[Origin, str] = field(default_factory=dict, repr=False)
+    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    connections: int = 32
+
+
+class Response:
+    """An answer whose body has not been read: a context manager, and a Content for transfers."""
+
+    file: Path | None = None
+
+    def __init__(self, raw: urllib3.BaseHTTPResponse, url: str, *, authenticated: bool) -> None:
+        self._raw = raw
+        self.status = raw.status
+        self.headers: Mapping[str, str] = raw.headers
+        self.url = url
+        self.authenticated = authenticated
+        self._ended = False
+        self.origin = str(Origin.of(url))
+        length = raw.headers.get("Content-Length", "")
+        self._remaining = int(length) if length.isdigit() else None
+        self.start = 0
+        self.end = self.total = self._remaining
+        if self.status == 206:
+            self.start, self.end, self.total = parse_content_range(raw.headers.get("Content-Range"))
+
+    def read(self, limit: int, /) -> bytes:
+        """Return up to `limit` bytes as they arrive, b"" at the end.
+
+        Raises:
+            SourceUnavailable: the body broke off, stalled or ended short.
+        """
+        try:
+            chunk = self._raw.read1(limit)
+        except (HTTPError, OSError) as error:
+            raise SourceUnavailable(f"{redact(self.url)}: the transfer broke off ({_reason(error)})") from error
+        self._ended = not chunk
+        if self._remaining is not None:
+            self._remaining -= len(chunk)
+            if not chunk and self._remaining > 0:
+                raise SourceUnavailable(f"{redact(self.url)}: the transfer ended {self._remaining} bytes short")
+        return chunk
+
+    def read_metadata(self) -> bytes:
+        """Read and decode a whole small body.
+
+        Raises:
+            IntegrityError: it is larger than any metadata.
+            SourceUnavailable: as in read.
+        """
+        try:
+            chunks, size = [], 0
+            while chunk := self._raw.read(1 << 16, decode_content=True):
+                size += len(chunk)
+                if size > MAX_METADATA_SIZE:
+                    raise IntegrityError(f"{redact(self.url)} answered more than {MAX_METADATA_SIZE} bytes of metadata")
+                chunks.append(chunk)
+        except (HTTPError, OSError) as error:
+            raise SourceUnavailable(f"{redact(self.url)}: the answer broke off ({_reason(error)})") from error
+        self._ended = True
+        return b"".join(chunks)
+
+    def close(self) -> None:
+        """Give the connection back when the body was read to its end, else drop it."""
+        if self._remaining == 0 or self._ended:
+            self._raw.release_conn()
+        else:
+            self._raw.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Net:
+    """Kept-alive connections under one set of settings; safe to share between threads."""
+
+    def __init__(self, settings: NetSettings) -> None:
+        self.settings = settings
+        self._direct = urllib3.PoolManager(num_pools=16, maxsize=settings.connections, retries=False)
+        self._proxies: dict[str, urllib3.ProxyManager] = {}
+
+    def open(
+        self, url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> Response:
+        """Send one request and follow its redirects; the body stays unread, whatever the status.
+
+        The token goes to the origin it is bound to only, so it is dropped and picked up per hop.
+
+        Raises:
+            SourceUnavailable: no connection, no answer in time, a redirect loop, or one from https to http.
+        """
+        timeout = urllib3.Timeout(connect=self.settings.connect_timeout, read=self.settings.read_timeout)
+        for _ in range(MAX_REDIRECTS):
+            origin = Origin.of(url)
+            sent = {"User-Agent": self.settings.user_agent, "Accept-Encoding": "identity", **(headers or {})}
+            if token := self.settings.tokens.get(origin):
+                sent["Authorization"] = f"Bearer {token}"
+            try:
+                raw = self._pool(origin).request(
+                    method, url, headers=sent, body=body, timeout=timeout, redirect=False, retries=False,
+                    preload_content=False, decode_content=False,
+                )  # fmt: skip
+            except (HTTPError, OSError) as error:
+                raise SourceUnavailable(f"{redact(url)}: {_reason(error)}") from error
+            location = raw.headers.get("Location")
+            if raw.status not in {301, 302, 303, 307, 308} or not location:
+                return Response(raw, url, authenticated=token is not None)
+            raw.drain_conn()
+            raw.release_conn()
+            url = _redirected(url, location)
+        raise SourceUnavailable(f"{redact(url)}: more than {MAX_REDIRECTS} redirects")
+
+    def open_range(
+        self, url: str, start: int, end: int | None, *, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        """Send a GET for bytes [start, end); a server that ignores ranges answers from 0 on."""
+        if start == 0 and end is None:
+            return self.open(url, headers=headers)
+        last = "" if end is None else str(end - 1)
+        return self.open(url, headers={**(headers or {}), "Range": f"bytes={start}-{last}"})
+
+    def fetch(
+        self,
+        url: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        check: Callable[[Response], HubcacheError | None],
+    ) -> tuple[bytes, Response]:
+        """Read a whole small answer, asking again a few times where there is none.
+
+        `check` says what a status means: None for success, else the exception to raise.
+
+        Raises:
+            SourceUnavailable: no answer after the last attempt; and whatever `check` returned.
+        """
+        sent = {"Accept-Encoding": "gzip, deflate", **(headers or {})}
+
+        def once() -> tuple[bytes, Response]:
+            with self.open(url, method=method, headers=sent, body=body) as response:
+                if (error := check(response)) is not None:
+                    raise error
+                return response.read_metadata(), response
+
+        return retry(once)
+
+    def fetch_json(
+        self,
+        url: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        check: Callable[[Response], HubcacheError | None],
+    ) -> tuple[Any, Response]:
+        """Read a whole JSON answer; see fetch.
+
+        Raises:
+            SourceUnavailable: it is no JSON (a captive portal, a proxy's error page).
+        """
+        content, response = self.fetch(url, method=method, headers=headers, body=body, check=check)
+        try:
+            return json.loads(content), response
+        except ValueError as error:
+            raise SourceUnavailable(f"{redact(url)} answered something that is not JSON") from error
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        for pool in (self._direct, *self._proxies.values()):
+            pool.clear()
+
+    def _pool(self, origin: Origin) -> urllib3.PoolManager:
+        proxy = self._proxy_for(origin)
+        if proxy is None:
+            return self._direct
+        if proxy not in self._proxies:
+            self._proxies[proxy] = urllib3.ProxyManager(proxy, maxsize=self.settings.connections, retries=False)
+        return self._proxies[proxy]
+
+    def _proxy_for(self, origin: Origin) -> str | None:
+        proxies = self.settings.proxies
+        proxy = proxies.get(origin.scheme) or proxies.get("all")
+        if not proxy or origin.is_loopback:
+            return None
+        return None if _is_direct(origin, proxies.get("no", "")) else proxy
+
+
+def retry(once: Callable[[], _T], *, attempts: int = ATTEMPTS, sleep: Callable[[float], None] = time.sleep) -> _T:
+    """Call until there is an answer, waiting 0.25, 0.5, 1… seconds with jitter, or as long as the source asks.
+
+    Only SourceUnavailable is tried again; every other exception is an answer.
+    """
+    for attempt in range(1, attempts):
+        try:
+            return once()
+        except SourceUnavailable as error:
+            asked = error.retry_after if isinstance(error, RateLimited) else None
+            if asked is not None and asked > LONGEST_WAIT:
+                raise
+            sleep(asked if asked is not None else 0.25 * 2 ** (attempt - 1) * random.uniform(0.75, 1.25))
+    return once()
+
+
+def _is_direct(origin: Origin, hosts: str) -> bool:
+    """Tell whether NO_PROXY's list names the host: itself, a domain above it, with a port or without, or `*`."""
+    for text in hosts.replace(",", " ").split():
+        host, _, port = text.lower().removeprefix("*").removeprefix(".").partition(":")
+        if text == "*" or (
+            (origin.host == host or origin.host.endswith("." + host)) and port in {"", str(origin.port)}
+        ):
+            return True
+    return False
+
+
+def _redirected(url: str, location: str) -> str:
+    target = urljoin(url, location)
+    before, after = Origin.of(url), Origin.of(target)
+    if before.scheme == "https" and after.scheme == "http":
+        raise SourceUnavailable(f"{redact(url)} redirects from https to plain http ({after}): refused")
+    return urlunsplit(_split(target)._replace(fragment=""))
+
+
+def _reason(error: Exception) -> str:
+    text = str(getattr(error, "reason", None) or error)
+    # urllib3 prefixes the connection object's repr.
+    return (text.rpartition(">: ")[2] or text)[:200] or type(error).__name__

@@ -1,0 +1,105 @@
+"""The Hugging Face Hub, or any server that speaks its API: commits, listings, bytes; it keeps nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import urljoin
+
+from hubcache.core import wire
+from hubcache.core.artifact import Artifact, Entry, Manifest, RepoId, RepoPath, Revision, is_commit, parse_commit
+from hubcache.core.ports import Content, Memory
+from hubcache.core.reference import Reference
+from hubcache.errors import BadReference, HubcacheError, IntegrityError, SourceUnavailable
+from hubcache.net import Net, Origin, Response, redact
+from hubcache.sources.registry import SourceConfig
+
+MAX_PAGES = 10_000
+
+
+class HubSource:
+    """One endpoint of the Hub's API."""
+
+    def __init__(self, net: Net, endpoint: str, memory: Memory) -> None:
+        self._net = net
+        self._endpoint = endpoint.rstrip("/")
+        self._memory = memory
+        # The hub's own name for a repo, where the cache keeps it under another (--as, renamed repos).
+        self._hub_names: dict[RepoId, RepoId] = {}
+        # Where the hub redirected a file to; asked again with every range, it would answer the same.
+        self._located: dict[tuple[RepoId, str, RepoPath], str] = {}
+
+    def resolve(self, reference: Reference, /) -> Artifact:
+        """Pin a reference: one request for the commit, and the listing's pages if the cache lacks them."""
+        repo = RepoId("hf", reference.repo.kind, reference.address)
+        commit = reference.revision
+        if not is_commit(commit):
+            repo, commit = self._ask_commit(repo, reference.revision)
+        self._hub_names[reference.repo] = repo
+        manifest = self._memory.listing(reference.repo, commit) or self.listing(repo, commit)
+        return Artifact(reference.repo, Revision(reference.revision, commit), manifest, origin=self._endpoint)
+
+    def listing(self, repo: RepoId, commit: str) -> Manifest:
+        """Fetch a commit's whole listing, page by page."""
+        first = url = self._endpoint + wire.tree_path(repo, commit)
+        files: dict[RepoPath, Entry] = {}
+        for _ in range(MAX_PAGES):
+            rows, response = self._net.fetch_json(url, check=self._check(f"{repo}@{commit[:12]}"))
+            if not isinstance(rows, list):
+                raise IntegrityError(f"{redact(url)} answered something that is no listing")
+            files.update(wire.parse_tree(rows))
+            following = wire.next_page(response.headers.get("Link"))
+            if following is None:
+                return Manifest(files)
+            url = urljoin(url, following)
+            if Origin.of(url) != Origin.of(first):
+                raise IntegrityError(f"{redact(first)} continues its listing at another origin, {redact(url)}")
+        raise IntegrityError(f"{redact(first)}: a listing of more than {MAX_PAGES} pages")
+
+    def open(self, artifact: Artifact, path: RepoPath, start: int = 0, end: int | None = None) -> Content:
+        """Open a file's bytes, at the place the hub redirected to before, if it did."""
+        artifact.entry(path)
+        key = (artifact.repo, artifact.revision.commit, path)
+        located = self._located.get(key)
+        if located is not None:
+            response = self._net.open_range(located, start, end)
+            if response.status in {200, 206}:
+                return response
+            response.close()
+            self._located.pop(key, None)  # a signed address that has run out
+        repo = self._hub_names.get(artifact.repo, artifact.repo)
+        url = self._endpoint + wire.resolve_path(repo, artifact.revision.commit, path)
+        response = self._net.open_range(url, start, end)
+        if (error := self._check(f"{artifact.repo}/{path}")(response)) is not None:
+            response.close()
+            raise error
+        if response.url != url:
+            self._located[key] = response.url
+        return response
+
+    def close(self) -> None:
+        """Hold nothing: the connections are the Net's."""
+
+    def _ask_commit(self, repo: RepoId, revision: str) -> tuple[RepoId, str]:
+        """Ask which commit a revision is; return it with the repo's present name."""
+        url = self._endpoint + wire.revision_path(repo, revision)
+        answer, _ = self._net.fetch_json(url, check=self._check(f"{repo}@{revision}"))
+        try:
+            return RepoId.parse(answer.get("id") or repo.name, kind=repo.kind), parse_commit(answer["sha"])
+        except (KeyError, TypeError, AttributeError, BadReference) as error:
+            raise SourceUnavailable(f"{redact(url)} answered no commit: is it a Hub's address?") from error
+
+    def _check(self, what: str) -> Callable[[Response], HubcacheError | None]:
+        def check(response: Response) -> HubcacheError | None:
+            if response.status in {200, 206}:
+                return None
+            return wire.error_for(
+                response.status, response.headers, what=what, origin=response.origin,
+                authenticated=response.authenticated,
+            )  # fmt: skip
+
+        return check
+
+
+def make(config: SourceConfig) -> HubSource:
+    """Make the source of `hf:` references."""
+    return HubSource(config.net, config.endpoints["huggingface"], config.memory)

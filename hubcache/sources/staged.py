@@ -1,0 +1,108 @@
+"""A Source made of what is no git repo: everything is fetched into a stage, and the commit is computed from it."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Protocol
+
+from hubcache.core.artifact import Artifact, RepoId, RepoPath, Revision
+from hubcache.core.gitobj import commit_of
+from hubcache.core.ports import Memory, Recalled, Stage
+from hubcache.core.reference import Reference
+from hubcache.errors import EntryNotFound, SourceUnavailable
+from hubcache.localfile import FileContent
+
+ORIGINAL = "original"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Where content came from, and what upstream answers as long as it is current (None: cannot tell)."""
+
+    origin: str
+    validator: str | None
+
+
+class Publication(Protocol):
+    """One kind of upstream that publishes files without commits."""
+
+    def probe(self, reference: Reference, /) -> str | None:
+        """Ask, in one small request, for upstream's validator; None where it has none to tell."""
+        ...
+
+    def publish(self, reference: Reference, stage: Stage, /) -> Published:
+        """Fetch everything into the stage, going on where an earlier process stopped."""
+        ...
+
+
+class StagedSource:
+    """Turns a publication into artifacts; holds its stages until it is closed."""
+
+    def __init__(self, publication: Publication, memory: Memory) -> None:
+        self._publication = publication
+        self._memory = memory
+        self._held = ExitStack()
+        self._stages: dict[tuple[RepoId, str], Stage] = {}
+        self._recalled: dict[tuple[RepoId, str], Reference] = {}
+        self._fetching = threading.Lock()
+
+    def resolve(self, reference: Reference, /) -> Artifact:
+        """Pin a reference: by its validator if this very content was pulled before, else by fetching it."""
+        if (current := self._recall(reference)) is not None:
+            return self._artifact(reference, current)
+        stage = self._held.enter_context(self._memory.stage(reference))
+        # Another process may have finished while this one waited for the stage.
+        if (current := self._recall(reference)) is not None:
+            return self._artifact(reference, current)
+        return self._artifact(reference, self._publish(reference, stage))
+
+    def open(self, artifact: Artifact, path: RepoPath, start: int = 0, end: int | None = None) -> FileContent:
+        """Open a staged file; it may be moved into the store. Known content whose bytes are gone is fetched again."""
+        artifact.entry(path)
+        key = artifact.repo, artifact.revision.commit
+        with self._fetching:
+            if key not in self._stages:
+                self._fetch_again(key)
+            return FileContent(self._stages[key].file(path), start, end, movable=True)
+
+    def close(self) -> None:
+        """Let go of the stages."""
+        self._held.close()
+
+    def _fetch_again(self, key: tuple[RepoId, str]) -> None:
+        repo, commit = key
+        reference = self._recalled.get(key)
+        if reference is None:
+            raise EntryNotFound(f"{repo}@{commit[:12]}: its source has no files by commit")
+        stage = self._held.enter_context(self._memory.stage(reference))
+        published = self._publish(reference, stage)
+        if published.commit != commit:
+            raise SourceUnavailable(f"{reference.address} now has other content than {commit[:12]}")
+
+    def _publish(self, reference: Reference, stage: Stage) -> Recalled:
+        published = self._publication.publish(reference, stage)
+        manifest = stage.manifest()
+        commit = commit_of(manifest)
+        self._stages[reference.repo, commit] = stage
+        return Recalled(commit, manifest, published.validator, published.origin)
+
+    def _recall(self, reference: Reference) -> Recalled | None:
+        recalled = self._memory.recall(reference)
+        if recalled is None or recalled.validator is None:
+            return None
+        if self._publication.probe(reference) != recalled.validator:
+            return None
+        self._recalled[reference.repo, recalled.commit] = reference
+        return recalled
+
+    def _artifact(self, reference: Reference, known: Recalled) -> Artifact:
+        return Artifact(
+            reference.repo,
+            Revision(reference.revision, known.commit),
+            known.manifest,
+            validator=known.validator,
+            origin=known.origin,
+            refs=(ORIGINAL,),
+        )

@@ -1,0 +1,312 @@
+"""copy(source, artifact, store): the one verb; which bytes come from where is decided in core/plan.py."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from hubcache.core.artifact import Artifact, RepoId
+from hubcache.core.digests import Blob
+from hubcache.core.plan import CopyPlan, PlannedFile
+from hubcache.core.ports import Content, OpenRange, Progress, Source
+from hubcache.core.ranges import Range, split
+from hubcache.errors import HubcacheError, IntegrityError, RateLimited, SourceUnavailable
+from hubcache.partial import PartialFile
+
+READ_SIZE = 1 << 20
+SEGMENT = 32 << 20
+SMALL = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class TransferLimits:
+    """How much at once: small files in flight, large files in flight, connections for one large file;
+    `attempts` is how often in a row a range is asked for without getting a byte."""
+
+    small_files: int = 16
+    large_files: int = 2
+    connections: int = 4
+    attempts: int = 5
+
+
+class BlobWriter(Protocol):
+    """A blob on its way into a store: fill `partial`, then publish, or leave it to be resumed."""
+
+    partial: PartialFile | None
+    """None: the store has the blob by now, another process brought it."""
+
+    def publish(self, origins: Collection[str], /) -> None:
+        """Verify the digest and give the bytes their name; `partial` is a fresh one if they were wrong.
+
+        Raises:
+            IntegrityError: the bytes are not the blob's; they are dropped.
+        """
+        ...
+
+
+class WritableStore(Protocol):
+    """What copy needs of a store."""
+
+    def write(self, repo: RepoId, blob: Blob, /, stop: threading.Event) -> AbstractContextManager[BlobWriter]: ...
+
+
+def copy(
+    source: Source, plan: CopyPlan, store: WritableStore, *, progress: Progress, limits: TransferLimits | None = None
+) -> None:
+    """Bring every missing blob of the plan from the source into the store, verified.
+
+    Small files share many connections, large ones get several each. The first failure stops the
+    rest; what has arrived stays and is resumed next time.
+
+    Raises:
+        IntegrityError: bytes that are not what the manifest says, with their origin.
+        NotFound, AccessDenied, SourceUnavailable, DiskFull: as the source and the store raise them.
+    """
+    limits = limits or TransferLimits()
+    progress.begin(len(plan.missing), plan.missing_size)
+    stop = threading.Event()
+
+    def job(file: PlannedFile) -> Callable[[], None]:
+        return lambda: _copy_file(source, plan.artifact, file, store, _Run(progress, limits, stop))
+
+    large = [job(file) for file in plan.missing if file.blob.size > SMALL]
+    small = [job(file) for file in plan.missing if file.blob.size <= SMALL]
+    _run_crews([(large, limits.large_files), (small, limits.small_files)], stop)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    progress: Progress
+    limits: TransferLimits
+    stop: threading.Event
+
+
+def _copy_file(source: Source, artifact: Artifact, file: PlannedFile, store: WritableStore, run: _Run) -> None:
+    def open_range(start: int, end: int | None) -> Content:
+        return source.open(artifact, file.path, start, end)
+
+    with store.write(artifact.repo, file.blob, stop=run.stop) as writer:
+        while writer.partial is not None:
+            resumed = writer.partial.resumed
+            run.progress.advance(resumed, "resumed")
+            origins = _fill(writer.partial, open_range, run)
+            if run.stop.is_set():
+                return
+            try:
+                writer.publish(origins)
+                break
+            except IntegrityError as error:
+                # Bytes of an earlier process may be the bad ones: nobody is blamed before a try from zero.
+                if not resumed:
+                    raise IntegrityError(f"{artifact.repo}/{file.path}: {error.message}", hint=error.hint) from error
+                run.progress.advance(-file.blob.size, "discarded")
+    run.progress.finish_file(file.path)
+
+
+def fill(
+    partial: PartialFile, open_range: OpenRange, *, progress: Progress, limits: TransferLimits | None = None
+) -> set[str]:
+    """Fetch what the partial file lacks; return the origins its bytes came from.
+
+    Raises:
+        SourceUnavailable: a range could not be had in `limits.attempts` tries in a row.
+        IntegrityError: the source says another size than the partial's.
+    """
+    return _fill(partial, open_range, _Run(progress, limits or TransferLimits(), threading.Event()))
+
+
+def _fill(partial: PartialFile, open_range: OpenRange, run: _Run) -> set[str]:
+    fetch = _Fetch(partial, open_range, run)
+    size = partial.size
+    if size is None or size <= SMALL:
+        fetch.read_pieces()
+        return fetch.origins
+    partial.out_of_order()
+    readers: list[Callable[[], None]] = [fetch.read_first_piece]
+    readers += [fetch.read_when_ranged] * (min(run.limits.connections, fetch.pieces_left()) - 1)
+    _run_crews([([lambda: partial.follow(run.stop), *readers], len(readers) + 1)], run.stop)
+    return fetch.origins
+
+
+class _Fetch:
+    """The pieces of one file and the readers that share them."""
+
+    def __init__(self, partial: PartialFile, open_range: OpenRange, run: _Run) -> None:
+        self.origins: set[str] = set()
+        self._partial = partial
+        self._open_range = open_range
+        self._run = run
+        self._pieces = deque(_pieces(partial))
+        self._answered = threading.Event()
+        self._ranged = False
+
+    def pieces_left(self) -> int:
+        return len(self._pieces)
+
+    def read_first_piece(self) -> None:
+        """Read on, and let the other readers start once a range was answered as one."""
+        try:
+            self.read_pieces()
+        finally:
+            self._answered.set()
+
+    def read_when_ranged(self) -> None:
+        """Read pieces, unless the source ignores ranges: then one reader gets the whole file."""
+        while not self._answered.wait(0.1):
+            if self._run.stop.is_set():
+                return
+        if self._ranged:
+            self.read_pieces()
+
+    def read_pieces(self) -> None:
+        while not self._run.stop.is_set():
+            try:
+                start, end = self._pieces.popleft()
+            except IndexError:
+                return
+            self._read_piece(start, end)
+
+    def _read_piece(self, start: int, end: int | None) -> None:
+        failures = 0
+        while (end is None or start < end) and not self._run.stop.is_set():
+            try:
+                reached = self._read_once(start, end)
+                failures = 0 if reached > start else failures + 1
+                start = reached
+                if end is None:
+                    return
+            except _BrokenOff as broken:
+                failures = 0 if broken.reached > start else failures + 1
+                start = broken.reached
+                if failures >= self._run.limits.attempts:
+                    raise broken.error from broken
+                self._run.stop.wait(_pause(failures, broken.error))
+
+    def _read_once(self, start: int, end: int | None) -> int:
+        """Read one answer; return the offset reached."""
+        at = start
+        try:
+            with self._open_range(start, end) as content:
+                self._check_size(content)
+                if content.file is not None:
+                    return self._take(content.file)
+                self.origins.add(content.origin)
+                end = self._settle_end(content, start, end)
+                at = content.start
+                while chunk := self._read(content, at, end):
+                    self._keep(at, chunk, content.origin)
+                    at += len(chunk)
+        except SourceUnavailable as error:
+            raise _BrokenOff(max(at, start), error) from error
+        if end is None and not self._run.stop.is_set():
+            self._partial.finish(at)
+        return max(at, start)
+
+    def _settle_end(self, content: Content, start: int, end: int | None) -> int | None:
+        """Return where this answer ends; one that ignores the range brings the whole file, so it takes all pieces."""
+        self._ranged = content.start == start and end is not None and content.end is not None and content.end <= end
+        if not self._ranged:
+            self._pieces.clear()
+            end = content.total if end is not None else None
+        self._answered.set()
+        return end
+
+    def _read(self, content: Content, at: int, end: int | None) -> bytes:
+        if self._run.stop.is_set():
+            return b""
+        return content.read(READ_SIZE if end is None else min(READ_SIZE, end - at)) if at != end else b""
+
+    def _keep(self, at: int, chunk: bytes, origin: str) -> None:
+        new = self._partial.write(at, chunk)
+        self._run.progress.advance(new, origin)
+
+    def _take(self, file: Path) -> int:
+        size = self._partial.adopt(file)
+        self._run.progress.advance(size, "local file")
+        self._pieces.clear()
+        return size
+
+    def _check_size(self, content: Content) -> None:
+        expected = self._partial.size
+        if expected is not None and content.total is not None and content.total != expected:
+            raise IntegrityError(
+                f"{content.origin} has a file of {content.total} bytes where the listing says {expected}"
+            )
+
+
+class _BrokenOff(Exception):
+    """A transfer that ended early: the offset it reached, and why."""
+
+    def __init__(self, reached: int, error: SourceUnavailable) -> None:
+        super().__init__(str(error))
+        self.reached = reached
+        self.error = error
+
+
+def _pieces(partial: PartialFile) -> Iterable[tuple[int, int | None]]:
+    missing = partial.missing()
+    if partial.size is None:
+        return [(missing[0][0], None)]
+    ranges: list[Range] = missing if partial.size <= SMALL else split(missing, SEGMENT)
+    return [(start, end) for start, end in ranges]
+
+
+def _pause(failures: int, error: SourceUnavailable) -> float:
+    """Return the seconds to wait before a range is asked for again."""
+    if isinstance(error, RateLimited) and error.retry_after is not None:
+        return min(error.retry_after, 60.0)
+    return float(min(8.0, 0.25 * 2**failures) * random.uniform(0.75, 1.25)) if failures else 0.0
+
+
+def _run_crews(crews: list[tuple[list[Callable[[], None]], int]], stop: threading.Event) -> None:
+    """Run every job, each crew with its number of threads; the first failure stops all and is raised.
+
+    The threads are daemons: Ctrl-C in the waiting thread ends the process without waiting for a socket.
+    """
+    failures: list[BaseException] = []
+
+    def work(jobs: deque[Callable[[], None]]) -> None:
+        while not stop.is_set():
+            try:
+                job = jobs.popleft()
+            except IndexError:
+                return
+            try:
+                job()
+            except BaseException as error:  # handed to the waiting thread below
+                failures.append(error)
+                stop.set()
+
+    threads = []
+    for jobs, size in crews:
+        queue = deque(jobs)
+        threads += [threading.Thread(target=work, args=(queue,), daemon=True) for _ in range(min(size, len(jobs)))]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            while thread.is_alive() and not failures:
+                thread.join(0.1)
+    except BaseException:
+        stop.set()
+        raise
+    if failures:
+        for thread in threads:
+            thread.join(1.0)
+        raise _most_telling(failures)
+
+
+def _most_telling(failures: list[BaseException]) -> BaseException:
+    ours = [error for error in failures if isinstance(error, HubcacheError)]
+    return (ours or failures)[0]
+
+
+def run_all(jobs: list[Callable[[], None]], workers: int) -> None:
+    """Run the jobs in `workers` threads; the first failure is raised, and no further job begins."""
+    _run_crews([(jobs, workers)], threading.Event())
