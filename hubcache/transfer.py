@@ -270,23 +270,10 @@ def _run_crews(crews: list[tuple[list[Callable[[], None]], int]], stop: threadin
     The threads are daemons: Ctrl-C in the waiting thread ends the process without waiting for a socket.
     """
     failures: list[BaseException] = []
-
-    def work(jobs: deque[Callable[[], None]]) -> None:
-        while not stop.is_set():
-            try:
-                job = jobs.popleft()
-            except IndexError:
-                return
-            try:
-                job()
-            except BaseException as error:  # handed to the waiting thread below
-                failures.append(error)
-                stop.set()
-
     threads = []
     for jobs, size in crews:
-        queue = deque(jobs)
-        threads += [threading.Thread(target=work, args=(queue,), daemon=True) for _ in range(min(size, len(jobs)))]
+        work = (deque(jobs), stop, failures)
+        threads += [threading.Thread(target=_work, args=work, daemon=True) for _ in range(min(size, len(jobs)))]
     for thread in threads:
         thread.start()
     try:
@@ -300,6 +287,19 @@ def _run_crews(crews: list[tuple[list[Callable[[], None]], int]], stop: threadin
         for thread in threads:
             thread.join(1.0)
         raise _most_telling(failures)
+
+
+def _work(jobs: deque[Callable[[], None]], stop: threading.Event, failures: list[BaseException]) -> None:
+    while not stop.is_set():
+        try:
+            job = jobs.popleft()
+        except IndexError:
+            return
+        try:
+            job()
+        except BaseException as error:  # noqa: BLE001  # raised by the thread that waits
+            failures.append(error)
+            stop.set()
 
 
 def _most_telling(failures: list[BaseException]) -> BaseException:

@@ -254,19 +254,19 @@ def test_what_is_no_query_is_answered_with_errors(client: Client, sent: bytes) -
 
 
 def test_the_tarball_is_a_checkpoint_with_its_md5_for_etag(upstream: DemoUpstream, client: Client) -> None:
-    answer, body = client.get(upstream.tarball_url)
+    answer, body = client.get(urlsplit(upstream.tarball_url).path)
     assert answer.headers["ETag"] == f'"{hashlib.md5(body).hexdigest()}"'
     assert body == tarball(tiny_bert(3), "tiny-bert")
 
 
 def test_an_unchanged_object_is_a_304_without_a_body(upstream: DemoUpstream, client: Client) -> None:
-    tag = client.get(upstream.tarball_url)[0].headers["ETag"]
-    answer, body = client.get(upstream.tarball_url, If_None_Match=tag)
+    tag = client.get(urlsplit(upstream.tarball_url).path)[0].headers["ETag"]
+    answer, body = client.get(urlsplit(upstream.tarball_url).path, If_None_Match=tag)
     assert (answer.status, body) == (304, b"")
 
 
 def test_a_range_of_another_version_gets_the_whole_object(upstream: DemoUpstream, client: Client) -> None:
-    assert client.get(upstream.tarball_url, Range="bytes=5-9", If_Range='"older"')[0].status == 200
+    assert client.get(urlsplit(upstream.tarball_url).path, Range="bytes=5-9", If_Range='"older"')[0].status == 200
 
 
 def test_requests_and_bytes_are_counted_and_one_connection_serves_them(upstream: DemoUpstream, client: Client) -> None:

@@ -33,8 +33,8 @@ def report(error: errors.HubcacheError, *, as_json: bool = False) -> int:
     """Print an error to stderr, as one line of JSON if asked; return its exit code."""
     code = exit_code(error)
     if as_json:
-        print(json.dumps({"error": type(error).__name__, "message": error.message, "hint": error.hint,
-                          "exit_code": code, "issues": list(getattr(error, "issues", ()))}), file=sys.stderr)  # fmt: skip
+        told = {"error": type(error).__name__, "message": error.message, "hint": error.hint, "exit_code": code}
+        print(json.dumps(told | {"issues": list(getattr(error, "issues", ()))}), file=sys.stderr)
         return code
     print(f"error: {error.message}", file=sys.stderr)
     for issue in getattr(error, "issues", ()):

@@ -109,7 +109,7 @@ class TransferProgress:
         seconds = max(time.monotonic() - self._started, 0.001)
         origins = ", ".join(sorted(origin for origin, size in self._by_origin.items() if "://" in origin and size))
         if not origins:
-            return "nothing to transfer"
+            return "taken in from this machine" if "local file" in self._by_origin else "nothing to transfer"
         rate = size_text(self.transferred / seconds)
         return f"{size_text(self.transferred)} in {seconds:.1f} s ({rate}/s) from {origins}"
 

@@ -19,7 +19,7 @@ VARIABLES = {
     "HF_HOME": "Hugging Face's folder; default $XDG_CACHE_HOME/huggingface, else ~/.cache/huggingface",
     "HF_HUB_CACHE": "the cache; default $HF_HOME/hub",
     "HF_ENDPOINT": "the Hub that is asked; default https://huggingface.co",
-    "HF_TOKEN": "your token; sent to https://huggingface.co, to an HF_ENDPOINT on loopback, and where mirrors.yaml says",
+    "HF_TOKEN": "your token; for https://huggingface.co, to an HF_ENDPOINT on loopback, and where mirrors.yaml says",
     "HF_TOKEN_PATH": "the file with your token (hf auth login writes it); default $HF_HOME/token; huggingface.co only",
     "HF_HUB_OFFLINE": "1: no request leaves this machine",
     "HF_HUB_DISABLE_SYMLINKS": "1: real files in the snapshots, no links",

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from hubcache.app.compose import App
+from hubcache.cache.tidy import remove_if_empty
 from hubcache.core.artifact import Artifact, Kind, RepoId, RepoPath, is_commit, parse_commit, parse_path, parse_revision
 from hubcache.core.digests import Blob
 from hubcache.core.ids import canonical, parse
-from hubcache.core.plan import CopyPlan, plan_copy
-from hubcache.core.ports import Progress
+from hubcache.core.plan import CopyPlan, Preview, plan_copy
+from hubcache.core.ports import Previewing, Progress, Source
 from hubcache.core.reference import Reference
 from hubcache.core.select import select
 from hubcache.core.urls import archive_suffix
-from hubcache.errors import BadReference, EntryNotFound
+from hubcache.errors import BadReference, EntryNotFound, HubcacheError, RepoNotFound
 from hubcache.sources.registry import schemes
 from hubcache.transfer import copy
 
@@ -59,6 +61,14 @@ class Pulled:
     def artifact(self) -> Artifact:
         """The repo and the commit."""
         return self.plan.artifact
+
+
+@dataclass(frozen=True, slots=True)
+class Previewed:
+    """What a pull would fetch before it knows its commit."""
+
+    reference: Reference
+    preview: Preview
 
 
 def parse_request(app: App, request: PullRequest, *, notify: Callable[[str], None]) -> Reference:
@@ -105,25 +115,53 @@ def _claim_commit(reference: Reference, commit: str, *, stored: bool) -> Referen
     return replace(reference, repo=repo, arguments=(*reference.arguments, ("commit", commit)))
 
 
-def pull(
-    app: App, request: PullRequest, *, progress: Progress, notify: Callable[[str], None], dry_run: bool = False
-) -> Pulled:
-    """Bring a reference into the cache, verified, and publish it; with `dry_run`, plan it only.
+def pull(app: App, request: PullRequest, *, progress: Progress, notify: Callable[[str], None]) -> Pulled:
+    """Bring a reference into the cache, verified, and publish it.
 
     Raises:
         HubcacheError: any of the tree in errors.py; what has arrived by then is resumed next time.
     """
     reference = parse_request(app, request, notify=notify)
-    with closing(app.source(reference.scheme, progress, notify)) as source:
-        artifact = source.resolve(reference)
-        paths = _wanted(app, artifact, reference, request)
-        plan = plan_copy(artifact, paths, _presence(app, artifact))
-        folder = app.cache.folder(artifact.repo)
-        if not dry_run:
+    try:
+        with closing(app.source(reference.scheme, progress, notify)) as source:
+            plan = _plan(app, source, reference, request)
             app.cache.require_space(plan.missing_size - app.cache.resumable_size(plan))
-            copy(source, plan, app.cache, progress=NoProgress() if reference.scheme != "hf" else progress)
-            app.cache.commit(artifact, reference, paths=paths)
-    return Pulled(reference, plan, folder.snapshot_path(artifact.revision.commit))
+            copy(source, plan, app.cache, progress=NoProgress() if _is_staged(plan) else progress)
+            path = app.cache.commit(plan.artifact, reference, paths=[file.path for file in plan.files])
+    except HubcacheError:
+        remove_if_empty(app.cache.folder(reference.repo))
+        raise
+    return Pulled(reference, plan, path)
+
+
+def preview(app: App, request: PullRequest, *, notify: Callable[[str], None]) -> Pulled | Previewed:
+    """Say what a pull would transfer; Previewed where its commit is only known afterwards.
+
+    Raises:
+        HubcacheError: as pull, as far as it shows without a transfer.
+    """
+    reference = parse_request(app, request, notify=notify)
+    with closing(app.source(reference.scheme, NoProgress(), notify)) as source:
+        told = source.preview(reference) if isinstance(source, Previewing) else None
+        if told is not None:
+            return Previewed(reference, told)
+        plan = _plan(app, source, reference, request)
+    return Pulled(reference, plan, app.cache.folder(reference.repo).snapshot_path(plan.artifact.revision.commit))
+
+
+def _plan(app: App, source: Source, reference: Reference, request: PullRequest) -> CopyPlan:
+    try:
+        artifact = source.resolve(reference)
+    except RepoNotFound as error:
+        if near := get_close_matches(request.text, app.mirrors.catalogue, n=1):
+            error.hint = f"did you mean the catalogue's {near[0]}?"
+        raise
+    return plan_copy(artifact, _wanted(app, artifact, reference, request), _presence(app, artifact))
+
+
+def _is_staged(plan: CopyPlan) -> bool:
+    """Tell whether resolving has fetched everything already, so that the copy is no transfer of its own."""
+    return plan.artifact.validator is not None
 
 
 def _presence(app: App, artifact: Artifact) -> Callable[[RepoPath, Blob], bool]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hubcache.core.artifact import Artifact, RepoPath
-from hubcache.core.ports import Content, Source
+from hubcache.core.plan import Preview
+from hubcache.core.ports import Content, Previewing, Source
 from hubcache.core.reference import Reference
 from hubcache.errors import EntryNotFound, OfflineError, SourceUnavailable
 
@@ -40,6 +41,10 @@ class ReadThrough:
             return self._cache.open(artifact, path, start, end)
         except EntryNotFound:
             return self._upstream.open(artifact, path, start, end)
+
+    def preview(self, reference: Reference, /) -> Preview | None:
+        """Say what resolving would fetch, where upstream must fetch to resolve."""
+        return self._upstream.preview(reference) if isinstance(self._upstream, Previewing) else None
 
     def close(self) -> None:
         """Close the upstream source."""

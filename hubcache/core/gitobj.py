@@ -9,14 +9,16 @@ from typing import TypeAlias, Union
 
 from hubcache.core.artifact import Entry, Manifest, RepoPath
 from hubcache.core.digests import Blob, Digest, digest_bytes
+from hubcache.errors import BadReference
 
-# What the Hub's default .gitattributes keeps in LFS; any file of LFS_SIZE bytes or more joins them.
+# What the Hub's default .gitattributes keeps in LFS, by name and by folder; any file of LFS_SIZE bytes or more joins.
 LFS_PATTERNS = (
-    "*.7z", "*.arrow", "*.bin", "*.bin.*", "*.bz2", "*.ckpt", "*.ftz", "*.gz", "*.h5", "*.joblib", "*.lfs.*",
+    "*.7z", "*.arrow", "*.bin", "*.bz2", "*.ckpt", "*.ftz", "*.gz", "*.h5", "*.joblib", "*.lfs.*",
     "*.mlmodel", "*.model", "*.msgpack", "*.npy", "*.npz", "*.onnx", "*.ot", "*.parquet", "*.pb", "*.pickle",
     "*.pkl", "*.pt", "*.pth", "*.rar", "*.safetensors", "*.tar", "*.tar.*", "*.tflite", "*.tgz", "*.wasm", "*.xz",
     "*.zip", "*.zst", "*tfevents*",
 )  # fmt: skip
+LFS_FOLDER = "saved_model/"
 LFS_SIZE = 10 * 1024 * 1024
 
 # Fixed, so that the same content gives the same commit on every machine.
@@ -29,7 +31,8 @@ _Tree: TypeAlias = dict[str, Union[str, "_Tree"]]
 def is_lfs(path: str, size: int) -> bool:
     """Tell whether the Hub would keep this file in LFS."""
     name = path.rsplit("/", 1)[-1]
-    return size >= LFS_SIZE or any(fnmatchcase(name, pattern) for pattern in LFS_PATTERNS)
+    matches = path.startswith(LFS_FOLDER) or any(fnmatchcase(name, pattern) for pattern in LFS_PATTERNS)
+    return matches or size >= LFS_SIZE
 
 
 def lfs_pointer(blob: Blob) -> bytes:
@@ -46,7 +49,11 @@ def entry_for(path: str, size: int, *, git_sha1: str, sha256: str) -> Entry:
 
 
 def commit_of(manifest: Manifest) -> str:
-    """Compute the commit whose tree holds these files; `git commit-tree` agrees."""
+    """Compute the commit whose tree holds these files; `git commit-tree` agrees.
+
+    Raises:
+        BadReference: one path is a file and another path's folder.
+    """
     tree = _tree_id(_nest(manifest.files))
     body = f"tree {tree}\nauthor {_SIGNATURE}\ncommitter {_SIGNATURE}\n\n{_MESSAGE}"
     return _object_id("commit", body.encode())
@@ -64,18 +71,29 @@ def _nest(files: Mapping[RepoPath, Entry]) -> _Tree:
         for folder in folders:
             child = node.setdefault(folder, {})
             if isinstance(child, str):
-                raise ValueError(f"{path!r} needs a folder where a file is")
+                raise BadReference(f"{path!r} needs a folder where a file is")
             node = child
         node[name] = entry.pointer or entry.blob.digest.hex
     return root
 
 
-def _tree_id(tree: _Tree) -> str:
+def _tree_id(root: _Tree) -> str:
+    # No recursion: a path may have more segments than Python has frames.
+    trees = [root]
+    for tree in trees:
+        trees.extend(child for child in tree.values() if not isinstance(child, str))
+    oids: dict[int, str] = {}
+    for tree in reversed(trees):
+        oids[id(tree)] = _object_id("tree", _tree_body(tree, oids))
+    return oids[id(root)]
+
+
+def _tree_body(tree: _Tree, oids: Mapping[int, str]) -> bytes:
     # Git sorts a folder as if its name ended with a slash.
     order = sorted(tree, key=lambda name: (name + "/" if isinstance(tree[name], dict) else name).encode())
     rows = []
     for name in order:
         child = tree[name]
-        mode, oid = ("100644", child) if isinstance(child, str) else ("40000", _tree_id(child))
+        mode, oid = ("100644", child) if isinstance(child, str) else ("40000", oids[id(child)])
         rows.append(f"{mode} {name}".encode() + b"\0" + bytes.fromhex(oid))
-    return _object_id("tree", b"".join(rows))
+    return b"".join(rows)

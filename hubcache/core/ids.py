@@ -244,7 +244,8 @@ def _nearest(text: str, grammar: _Grammar) -> Iterator[str]:
         return
     text = _without_whitespace(text)
     yield text
-    yield text if text.rstrip(":") in SCHEMES else text.rstrip("@/:#?")
+    if text.rstrip(":") not in SCHEMES:
+        yield text.rstrip("@/:#?")
     slashes = re.fullmatch(r"(?i)(hf|https?)(?::/+|//+)(.*)", text)
     if slashes:
         yield f"{slashes[1]}://{slashes[2]}"
@@ -256,7 +257,7 @@ def _nearest(text: str, grammar: _Grammar) -> Iterator[str]:
     if revised and ("/" in revised[1] or "/" not in revised[2]):
         yield f"{revised[1]}@{revised[2]}"
     if is_web(text):
-        yield re.sub(r":[^/:]*(?=/)", "", text.partition("//")[2], count=1).join(["https://", ""])
+        yield re.sub(r"(//[^/:]*):[^/]*", r"\1", text, count=1)  # a port that is none
         yield "https://host/model.tar.gz"
     elif "@" not in rest:  # what stands before it may be a token
         yield f"hf:{rest}"

@@ -45,6 +45,18 @@ class CopyPlan:
         return sum({file.blob.digest: file.blob.size for file in self.files}.values())
 
 
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What would be fetched where the commit is only known afterwards: paths and bytes (None: not told)."""
+
+    files: tuple[tuple[str, int | None], ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files whose size is told."""
+        return sum(size or 0 for _, size in self.files)
+
+
 def plan_copy(artifact: Artifact, paths: Sequence[RepoPath], has: Callable[[RepoPath, Blob], bool]) -> CopyPlan:
     """Plan which of the artifact's files `paths` have to be transferred; `has` tells what is there."""
     files = []

@@ -7,10 +7,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from hubcache.core.artifact import Artifact, Manifest, RepoId, RepoPath
 from hubcache.core.digests import Blob
+from hubcache.core.plan import Preview
 from hubcache.core.reference import Reference
 
 
@@ -71,6 +72,15 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Let go of what is held open; artifacts stay valid."""
+        ...
+
+
+@runtime_checkable
+class Previewing(Protocol):
+    """A source that must fetch to resolve, and can say beforehand what."""
+
+    def preview(self, reference: Reference, /) -> Preview | None:
+        """Say what resolving would fetch; None where it would fetch nothing."""
         ...
 
 

@@ -38,7 +38,7 @@ class DemoUpstream:
 
     Attributes:
         endpoint: the value for HF_ENDPOINT and SPARSEZOO_API_URL, without a slash at the end.
-        tarball_url: the object store's model.
+        tarball_url: the object store's model, at the same port of localhost.
         hub_reference, zoo_reference: what to pull from the other two.
         hub_commit: the commit of the Hub's main branch.
     """
@@ -51,7 +51,8 @@ class DemoUpstream:
         manifest = Manifest({parse_path(path): _entry(path, content) for path, content in files.items()})
         self._server = _Server()
         self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self.tarball_url = f"{self.endpoint}/models/tiny-bert.tar.gz"
+        # By another name than the Hub's: an address on the Hub's own origin would be read as a repo there.
+        self.tarball_url = self.endpoint.replace("127.0.0.1", "localhost") + "/models/tiny-bert.tar.gz"
         self.hub_commit = commit_of(manifest)
         zoo_files = zoo_model(2)
         self._zoo = _zoo_row(self.zoo_reference, zoo_files, self.endpoint)

@@ -84,8 +84,8 @@ def _checked(content: object, keys: tuple[str, ...], path: Path, what: str) -> M
     for key in content:
         if key not in keys:
             near = get_close_matches(str(key), keys, n=1)
-            raise BadConfig(f"{path}: {what} has the unknown key {key!r}", hint=f"did you mean {near[0]!r}?" if near else
-                            f"known: {', '.join(keys)}")  # fmt: skip
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(keys)}"
+            raise BadConfig(f"{path}: {what} has the unknown key {key!r}", hint=hint)
     return content
 
 

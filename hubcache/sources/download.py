@@ -15,7 +15,7 @@ from hubcache.transfer import fill
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """What a server says of a URL: its size in bytes (None: it does not say) and a validator (ETag, or date and size)."""
+    """What a server says of a URL: its size in bytes (None: it does not) and a validator (ETag, or date and size)."""
 
     url: str
     origin: str

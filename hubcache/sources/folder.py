@@ -10,6 +10,7 @@ from pathlib import Path
 from hubcache.core.artifact import Artifact, Entry, Manifest, RepoId, RepoPath, Revision, parse_commit, parse_path
 from hubcache.core.digests import new_hasher
 from hubcache.core.gitobj import commit_of, entry_for
+from hubcache.core.plan import Preview
 from hubcache.core.ports import Content, Stage
 from hubcache.core.reference import Reference
 from hubcache.core.urls import archive_suffix
@@ -41,7 +42,6 @@ class LocalSource:
             raise EntryNotFound(f"there is no {path} on this machine")
         if path.is_file() and archive_suffix(path.name) is not None:
             return self._archives.resolve(reference)
-        root = path if path.is_dir() else path.parent
         hashed = {name: _hash(file) for name, file in _files(path)}
         if not hashed:
             raise EntryNotFound(f"{path} holds no files")
@@ -57,6 +57,11 @@ class LocalSource:
             return self._archives.open(artifact, path, start, end)
         artifact.entry(path)
         return FileContent(root / path, start, end)
+
+    def preview(self, reference: Reference, /) -> Preview | None:
+        """Say which archive would be unpacked; folders are hashed where they stand."""
+        path = Path(reference.address)
+        return self._archives.preview(reference) if path.is_file() and archive_suffix(path.name) else None
 
     def close(self) -> None:
         """Let go of the archives' stages."""
@@ -149,6 +154,10 @@ class ArchivePublication:
             return None
         return f"{status.st_size} {status.st_mtime_ns}"
 
+    def preview(self, reference: Reference, /) -> Preview:
+        """Name the archive."""
+        return Preview(((reference.address, Path(reference.address).stat().st_size),))
+
     def publish(self, reference: Reference, stage: Stage, /) -> Published:
         """Unpack the archive into the stage."""
         validator = self.probe(reference)
@@ -161,7 +170,7 @@ class ArchivePublication:
 
 def make(config: SourceConfig) -> LocalSource:
     """Make the source of `file:` references."""
-    hub = HubSource(config.net, config.endpoints["huggingface"], config.memory)
+    hub = HubSource(config.net, config.endpoints["huggingface"], config.memory, config.notify)
 
     def listing_of(repo: RepoId, commit: str) -> Manifest | None:
         """Find a commit's listing in the cache, else at the hub; None where neither can tell."""

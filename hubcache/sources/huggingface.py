@@ -19,10 +19,11 @@ MAX_PAGES = 10_000
 class HubSource:
     """One endpoint of the Hub's API."""
 
-    def __init__(self, net: Net, endpoint: str, memory: Memory) -> None:
+    def __init__(self, net: Net, endpoint: str, memory: Memory, notify: Callable[[str], None]) -> None:
         self._net = net
         self._endpoint = endpoint.rstrip("/")
         self._memory = memory
+        self._notify = notify
         # The hub's own name for a repo, where the cache keeps it under another (--as, renamed repos).
         self._hub_names: dict[RepoId, RepoId] = {}
         # Where the hub redirected a file to; asked again with every range, it would answer the same.
@@ -33,7 +34,10 @@ class HubSource:
         repo = RepoId("hf", reference.repo.kind, reference.address)
         commit = reference.revision
         if not is_commit(commit):
-            repo, commit = self._ask_commit(repo, reference.revision)
+            asked = repo
+            repo, commit = self._ask_commit(asked, reference.revision)
+            if repo != asked:
+                self._notify(f"{asked} is called {repo} now; it is kept under the name that was asked for")
         self._hub_names[reference.repo] = repo
         manifest = self._memory.listing(reference.repo, commit) or self.listing(repo, commit)
         return Artifact(reference.repo, Revision(reference.revision, commit), manifest, origin=self._endpoint)
@@ -102,4 +106,4 @@ class HubSource:
 
 def make(config: SourceConfig) -> HubSource:
     """Make the source of `hf:` references."""
-    return HubSource(config.net, config.endpoints["huggingface"], config.memory)
+    return HubSource(config.net, config.endpoints["huggingface"], config.memory, config.notify)

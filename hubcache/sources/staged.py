@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from typing import Protocol
 
 from hubcache.core.artifact import Artifact, RepoId, RepoPath, Revision
 from hubcache.core.gitobj import commit_of
+from hubcache.core.plan import Preview
 from hubcache.core.ports import Memory, Recalled, Stage
 from hubcache.core.reference import Reference
-from hubcache.errors import EntryNotFound, SourceUnavailable
+from hubcache.errors import EntryNotFound, IntegrityError, SourceUnavailable
 from hubcache.localfile import FileContent
 
 ORIGINAL = "original"
@@ -30,6 +32,10 @@ class Publication(Protocol):
 
     def probe(self, reference: Reference, /) -> str | None:
         """Ask, in one small request, for upstream's validator; None where it has none to tell."""
+        ...
+
+    def preview(self, reference: Reference, /) -> Preview:
+        """Say what publish would fetch."""
         ...
 
     def publish(self, reference: Reference, stage: Stage, /) -> Published:
@@ -52,6 +58,8 @@ class StagedSource:
         """Pin a reference: by its validator if this very content was pulled before, else by fetching it."""
         if (current := self._recall(reference)) is not None:
             return self._artifact(reference, current)
+        # Asked before anything is made on the disk: a wrong reference leaves no trace.
+        self._publication.probe(reference)
         stage = self._held.enter_context(self._memory.stage(reference))
         # Another process may have finished while this one waited for the stage.
         if (current := self._recall(reference)) is not None:
@@ -66,6 +74,10 @@ class StagedSource:
             if key not in self._stages:
                 self._fetch_again(key)
             return FileContent(self._stages[key].file(path), start, end, movable=True)
+
+    def preview(self, reference: Reference, /) -> Preview | None:
+        """Say what resolving would fetch; None where it would fetch nothing."""
+        return None if self._recall(reference) is not None else self._publication.preview(reference)
 
     def close(self) -> None:
         """Let go of the stages."""
@@ -82,7 +94,11 @@ class StagedSource:
             raise SourceUnavailable(f"{reference.address} now has other content than {commit[:12]}")
 
     def _publish(self, reference: Reference, stage: Stage) -> Recalled:
-        published = self._publication.publish(reference, stage)
+        try:
+            published = self._publication.publish(reference, stage)
+        except IntegrityError:
+            shutil.rmtree(stage.folder, ignore_errors=True)
+            raise
         manifest = stage.manifest()
         commit = commit_of(manifest)
         self._stages[reference.repo, commit] = stage

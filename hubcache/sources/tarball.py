@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hubcache.core.artifact import RepoPath, parse_path
+from hubcache.core.plan import Preview
 from hubcache.core.ports import Progress, Stage
 from hubcache.core.reference import Reference
 from hubcache.core.urls import archive_suffix, decode
@@ -29,6 +30,10 @@ class UrlPublication:
     def probe(self, reference: Reference, /) -> str | None:
         """Ask for the URL's validator."""
         return describe(self._net, reference.address).validator
+
+    def preview(self, reference: Reference, /) -> Preview:
+        """Name the one file that would be fetched."""
+        return Preview(((reference.address, describe(self._net, reference.address).size),))
 
     def publish(self, reference: Reference, stage: Stage, /) -> Published:
         """Fetch the URL, check it against `#sha256=…` where that was given, and stage what it holds."""

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from hubcache.core.artifact import RepoPath, parse_path
+from hubcache.core.plan import Preview
 from hubcache.core.ports import Progress, Stage
 from hubcache.core.reference import Reference
 from hubcache.core.stubs import parse_stub
@@ -47,6 +48,10 @@ class ZooPublication:
     def probe(self, reference: Reference, /) -> str | None:
         """Ask for the model's listing and return its digest."""
         return _validator(self._files(reference))
+
+    def preview(self, reference: Reference, /) -> Preview:
+        """List the model's files."""
+        return Preview(tuple((file.path, file.size) for file in self._files(reference)))
 
     def publish(self, reference: Reference, stage: Stage, /) -> Published:
         """Fetch every file of the model, several at once, each checked against its size and md5."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
-from hubcache.app.usecases import Pulled, PullRequest, pull
+from hubcache.app.compose import App
+from hubcache.app.usecases import Previewed, Pulled, PullRequest, preview, pull
 from hubcache.core.ids import canonical
 from hubcache.errors import HubcacheError, PartialError
 from hubcache_cli.errors import report
@@ -38,49 +40,76 @@ def run(
     an archive.
     """
     app = make_app(cache_dir)
+    show = _Show(dry_run=dry_run, as_json=as_json, quiet=quiet, bars=app.settings.progress_bars and not no_progress)
     failures: list[tuple[str, HubcacheError]] = []
     for text in references:
         request = PullRequest(
             text, parse_kind(kind), revision, stored_as, commit, tuple(include or ()), tuple(exclude or ())
         )
-        progress = TransferProgress(text, bar=not (quiet or no_progress) and app.settings.progress_bars)
         try:
-            pulled = pull(app, request, progress=progress, notify=_silent if quiet else note, dry_run=dry_run)
+            show.preview(app, request) if dry_run else show.pull(app, request)
         except HubcacheError as error:
             if len(references) == 1:
                 raise
             failures.append((text, error))
             report(error, as_json=as_json)
-            continue
-        finally:
-            progress.close()
-        _show(pulled, progress, dry_run=dry_run, as_json=as_json, quiet=quiet)
     if failures:
         raise PartialError(f"{len(failures)} of {len(references)} references failed", failures=failures)
 
 
-def _silent(_: str) -> None:
-    """Say nothing."""
+@dataclass(frozen=True, slots=True)
+class _Show:
+    """How the results are to be shown."""
+
+    dry_run: bool
+    as_json: bool
+    quiet: bool
+    bars: bool
+
+    def note(self, text: str) -> None:
+        if not self.quiet:
+            note(text)
+
+    def pull(self, app: App, request: PullRequest) -> None:
+        progress = TransferProgress(request.text, bar=self.bars and not self.quiet)
+        try:
+            pulled = pull(app, request, progress=progress, notify=self.note)
+        finally:
+            progress.close()
+        self.note(f"{_summary(pulled)}; {progress.summary()}")
+        if self.as_json:
+            print_json(_facts(pulled) | {"transferred_size": progress.transferred, "dry_run": False})
+        else:
+            print(pulled.path)
+
+    def preview(self, app: App, request: PullRequest) -> None:
+        found = preview(app, request, notify=self.note)
+        if isinstance(found, Pulled):
+            plan = found.plan
+            to_come = f"{counted(len(plan.missing), 'file')}, {size_text(plan.missing_size)}"
+            self.note(f"{_summary(found)}; {to_come} to transfer")
+            rows: list[tuple[str, int | None, bool]] = [
+                (file.path, file.blob.size, file.present) for file in plan.files
+            ]
+            facts = _facts(found)
+        else:
+            self.note(f"{found.reference.repo}: {size_text(found.preview.size)} to transfer")
+            rows = [(path, size, False) for path, size in found.preview.files]
+            facts = _preview_facts(found)
+        if self.as_json:
+            print_json(facts | {"transferred_size": 0, "dry_run": True})
+            return
+        for path, size, present in rows:
+            print(f"{'-' if present else size_text(size) if size is not None else '?':>9}  {path}")
 
 
-def _show(pulled: Pulled, progress: TransferProgress, *, dry_run: bool, as_json: bool, quiet: bool) -> None:
-    plan, revision = pulled.plan, pulled.artifact.revision
-    if not quiet:
-        done = (
-            f"{pulled.artifact.repo}@{revision.commit[:12]}: {counted(len(plan.files), 'file')}, {size_text(plan.size)}"
-        )
-        to_come = f"{counted(len(plan.missing), 'file')}, {size_text(plan.missing_size)} to transfer"
-        note(f"{done}; {to_come if dry_run else progress.summary()}")
-    if as_json:
-        print_json(_facts(pulled, progress, dry_run=dry_run))
-    elif not dry_run:
-        print(pulled.path)
-    else:
-        for file in plan.files:
-            print(f"{'-' if file.present else size_text(file.blob.size):>9}  {file.path}")
+def _summary(pulled: Pulled) -> str:
+    plan = pulled.plan
+    name = f"{pulled.artifact.repo}@{pulled.artifact.revision.commit[:12]}"
+    return f"{name}: {counted(len(plan.files), 'file')}, {size_text(plan.size)}"
 
 
-def _facts(pulled: Pulled, progress: TransferProgress, *, dry_run: bool) -> dict[str, Any]:
+def _facts(pulled: Pulled) -> dict[str, Any]:
     artifact, plan = pulled.artifact, pulled.plan
     return {
         "reference": canonical(pulled.reference),
@@ -95,7 +124,21 @@ def _facts(pulled: Pulled, progress: TransferProgress, *, dry_run: bool) -> dict
         ],
         "size": plan.size,
         "missing_size": plan.missing_size,
-        "transferred_size": progress.transferred,
         "origin": artifact.origin,
-        "dry_run": dry_run,
+    }
+
+
+def _preview_facts(found: Previewed) -> dict[str, Any]:
+    repo = found.reference.repo
+    return {
+        "reference": canonical(found.reference),
+        "repo": repo.name,
+        "type": repo.kind,
+        "revision": found.reference.revision,
+        "commit": None,
+        "path": None,
+        "files": [{"path": path, "size": size, "digest": None, "present": False} for path, size in found.preview.files],
+        "size": found.preview.size,
+        "missing_size": found.preview.size,
+        "origin": found.reference.address,
     }
