@@ -425,13 +425,14 @@ def test_the_longest_archive_suffix_is_found_in_any_case(name: str, suffix: str 
 
 
 # Texts that look like references: their words, signs and traps in any order.
-WORDS = st.sampled_from(
-    "hf: hf:// zoo: file: file:// http:// https:// huggingface.co hf.co sparsezoo.neuralmagic.com/models/ h.org ms: "
-    "datasets spaces models resolve tree blob raw main refs pr convert api org name gpt2 config.json x.tar.gz .zip "
-    "~ . .. / // - -- @ : ? = & # % %2F %20 %25 %FF %C2%85 %00 #sha256= recipe checkpoint preqat C:\\ "
-    "nlp a-b-c 模 é [::1] 127.0.0.1 :80 user:pw@ .git .. _".split()
-    + [SHA256, COMMIT, V1, V2, " ", "\u3000", "\x00", "\u0085", "\u200b", "\ud800", "x" * 97]
-)
+SIGNS = """
+hf: hf:// zoo: file: file:// http:// https:// huggingface.co hf.co sparsezoo.neuralmagic.com/models/ h.org ms:
+datasets spaces models resolve tree blob raw main refs pr convert api org name gpt2 config.json x.tar.gz .zip
+~ . .. / // - -- @ : ? = & # % %2F %20 %25 %FF %C2%85 %00 #sha256= recipe checkpoint preqat C:\\
+nlp a-b-c 模 é [::1] 127.0.0.1 :80 user:pw@ .git _
+"""
+TRAPS = [SHA256, COMMIT, V1, V2, " ", "\u3000", "\x00", "\u0085", "\u200b", "\ud800", "x" * 97]
+WORDS = st.sampled_from([*SIGNS.split(), *TRAPS])
 SOUP = st.lists(WORDS, max_size=12).map("".join)
 PATHS = st.lists(WORDS, min_size=1, max_size=8).map("/".join)
 PREFIXES = st.sampled_from(["hf:", "hf://org/name@main/", "hf://org/name@", "zoo:", "file:", "file:///", "ms:", "./"])

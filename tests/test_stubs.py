@@ -184,6 +184,6 @@ def test_arguments_read_back_or_the_hint_parses(pairs: dict[str, str]) -> None:
     try:
         stub = parse_stub(f"zoo:{V1}?{query}")
     except BadReference as error:
-        assert parse_stub(error.hint).base == V1
-    else:
-        assert dict(stub.arguments) == pairs
+        stub, pairs = parse_stub(error.hint), {}
+    assert stub.base == V1
+    assert set(pairs.items()) <= set(stub.arguments)

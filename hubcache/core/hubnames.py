@@ -37,7 +37,7 @@ def read_file(text: str, kind: Kind | None) -> Reference:
     """Read what follows `hf://` as huggingface_hub's file system does; the path may be percent-encoded, too."""
     stated, text = _split_type(text)
     if not text or text in TYPES:
-        raise BadReference("no repo is named")
+        raise BadReference("no repo is named", hint="hf:org/name")
     name = "/".join(text.split("/", 2)[:2])
     if "@" in name:
         name, _, tail = text.partition("@")

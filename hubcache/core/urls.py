@@ -23,7 +23,7 @@ _AUTHORITY = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::([0-9]{0,5}))?", re.ASCII)
 _HOST = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*", re.ASCII)
 _URL_SAFE = "/?%:@!$&'()*+,;=~-._[]"
 _CREDENTIALS = re.compile(
-    r"(?i)(https?(?::/*|//))[^/?#]*@|((?!file:)[a-z][a-z0-9+.-]{0,31}:/+)[^/?#@]*:[^/?#]*@",
+    r"(?i)(https?(?::/*|//))[^/?#]*@|((?!file:)[a-z][a-z0-9+.-]{0,31}:/+)[^/?#@:]*:[^/?#]*@",
 )
 
 # What no reference holds as it is: whitespace, control characters, halves of surrogate pairs.

@@ -1,0 +1,1 @@
+"""Benchmarks against the official client, each a script that prints one line of JSON."""
