@@ -103,6 +103,9 @@ def parse_path(text: str) -> RepoPath:
     for segment in text.split("/"):
         if not segment or segment in {".", ".."}:
             raise BadReference(f"not a path inside a repo: {text[:200]!r}")
+        if segment.lower() == ".git":
+            # git itself keeps none; in a snapshot, it could make git run what a stranger wrote.
+            raise BadReference(f"a .git folder is no part of a repo: {text[:200]!r}")
         if any(c in '\\:*?"<>|' or ord(c) < 32 or ord(c) == 127 for c in segment):
             raise BadReference(f"unsafe character in path: {text[:200]!r}")
         if segment[-1] in ". " or _WINDOWS_NAMES.fullmatch(segment):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TypeAlias, Union
 
@@ -46,6 +47,19 @@ def entry_for(path: str, size: int, *, git_sha1: str, sha256: str) -> Entry:
         return Entry(Blob(Digest("git-sha1", git_sha1), size))
     blob = Blob(Digest("sha256", sha256), size)
     return Entry(blob, pointer=digest_bytes("git-sha1", lfs_pointer(blob)).hex)
+
+
+@dataclass(frozen=True, slots=True)
+class ContentDigests:
+    """A file's size in bytes and both its digests, while it is open which of them will name it."""
+
+    size: int
+    git_sha1: str
+    sha256: str
+
+    def entry(self, path: str) -> Entry:
+        """Name the content as the Hub would at this path."""
+        return entry_for(path, self.size, git_sha1=self.git_sha1, sha256=self.sha256)
 
 
 def commit_of(manifest: Manifest) -> str:

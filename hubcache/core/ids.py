@@ -28,6 +28,7 @@ from hubcache.core.urls import (
     split_url,
     web_stem,
     without_credentials,
+    without_query,
 )
 from hubcache.errors import BadReference
 
@@ -98,7 +99,7 @@ def canonical(reference: Reference) -> str:
         return f"zoo:{address}" + ("?" + "&".join(f"{key}={value}" for key, value in pairs) if pairs else "")
     if reference.scheme == "http":
         return address + "".join(f"#{key}={value}" for key, value in pairs)
-    if reference.scheme == "file" and UNFIT.search(address):
+    if reference.scheme == "file" and address.startswith("/") and UNFIT.search(address):
         return f"file://{escape(address)}"
     return f"{reference.scheme}:{address}"
 
@@ -120,7 +121,9 @@ def _check_characters(text: str) -> None:
         raise BadReference(
             f"{shown(text)!r} came with credentials, which do not belong in URLs", hint=without_credentials(text)
         )
-    if UNFIT.search(text):
+    # A local path may hold spaces, as people's folders do; nothing else may.
+    is_local = _LOCAL.fullmatch(text) or text[:5].lower() == "file:"
+    if UNFIT.search(text.replace(" ", "") if is_local else text):
         raise BadReference(f"a reference holds no whitespace and no control characters: {shown(text)!r}")
 
 
@@ -225,13 +228,13 @@ def _plugin(scheme: str, rest: str, kind: Kind | None) -> Reference:
 
 
 def _first_valid(candidates: Iterable[str], grammar: _Grammar) -> str:
-    """Return the first candidate that parses, or the first such hint that its error gives."""
-    for candidate in candidates:
+    """Return the first candidate that parses, or the first such hint that its error gives; no URL's query."""
+    for candidate in map(without_query, candidates):
         try:
             _read(candidate, None, grammar)
             return candidate
         except BadReference as error:
-            second = error.hint
+            second = without_query(error.hint)
         with suppress(BadReference):
             _read(second, None, grammar)
             return second
@@ -285,8 +288,6 @@ def _without_whitespace(text: str) -> str:
     text = CONTROL.sub("", text)
     if text.startswith("/"):
         return f"file://{escape(text)}" if " " in text else text
-    if _LOCAL.match(text) and " " in text:
-        return f"file:///path/to/{escape(text.lstrip('./~'))}"
     if "://" in text:
         return text.replace(" ", "%20")
     return re.sub(r" +", "-", re.sub(r" *([/@:]) *", r"\1", text))

@@ -130,9 +130,7 @@ def _without_scheme(text: str, hub: Url) -> Url | None:
 
 def shown(text: str) -> str:
     """Return the text as a message may show it: cut short, a URL without credentials and query."""
-    text = without_credentials(text)
-    if is_web(text):
-        text = re.sub(r"\?.*", "?…", text, flags=re.DOTALL)
+    text = without_query(without_credentials(text), "?…")
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
@@ -140,6 +138,12 @@ def without_credentials(text: str) -> str:
     """Return the text without the `user:password@` before a host, where it has one."""
     match = _CREDENTIALS.match(text)
     return (match[1] or match[2]) + text[match.end() :] if match else text
+
+
+def without_query(text: str, instead: str = "") -> str:
+    """Return a URL without its query, which may be a signature; any other text as it is."""
+    address, question, _ = text.partition("?")
+    return address + instead if question and is_web(text) else text
 
 
 def decode(text: str) -> str:
