@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import shutil
@@ -11,8 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from hubcache.core.digests import Hasher
-from hubcache.errors import CacheError, DiskFull, EntryNotFound, HubcacheError
+from hubcache.core.digests import Hasher, new_hasher
+from hubcache.core.gitobj import ContentDigests
+from hubcache.errors import CacheError, DiskFull, EntryNotFound, HubcacheError, IntegrityError
 
 CHUNK = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -67,24 +69,61 @@ def hash_file(path: Path, *hashers: Hasher) -> int:
     return size
 
 
+def digest_file(path: Path) -> ContentDigests:
+    """Read a file once and compute both its digests.
+
+    Raises:
+        IntegrityError: it changed while it was read.
+    """
+    size = path.stat().st_size
+    sha1, sha256 = new_hasher("git-sha1", size), new_hasher("sha256", size)
+    if hash_file(path, sha1, sha256) != size:
+        raise IntegrityError(f"{path} changed while it was read")
+    return ContentDigests(size, sha1.hexdigest(), sha256.hexdigest())
+
+
 def temporary_name(path: Path) -> Path:
     """Name a temporary file beside `path`, unlike any other process's."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    return path.with_name(f".{path.name[:60]}.{secrets.token_hex(4)}.tmp")  # 60 characters: at most 240 bytes of 255
+
+
+def lock_file(fd: int, path: Path) -> bool:
+    """Lock an open file against other writers; False where one has it, or the path is another file by now.
+
+    Where the file system knows no locks, it is as good as locked.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def write_atomically(path: Path, content: bytes, *, scratch: Path) -> None:
     """Write a small file so that a crash leaves the old one or the new one; `scratch` is a folder on the same disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(scratch / path.name)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise disk_error(error, path, needed=len(content)) from error
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's bytes survive a power cut."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(path: Path) -> None:
@@ -96,20 +135,21 @@ def sync_folder(path: Path) -> None:
     try:
         os.fsync(fd)
     except OSError as error:
-        if error.errno not in {errno.EINVAL, errno.EBADF, errno.ENOTSUP}:
+        if error.errno not in {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EROFS}:
             raise disk_error(error, path) from error
     finally:
         os.close(fd)
 
 
-def tree_size(folder: Path) -> int:
-    """Return the bytes of all files below a folder, 0 where there is none."""
-    size = 0
+def tree_state(folder: Path) -> tuple[int, int]:
+    """Return what changes whenever a file below a folder is written: all their bytes, and the newest time in ns."""
+    size = newest = 0
     for top, _, names in os.walk(folder):
         for name in names:
             with suppress(OSError):
-                size += os.lstat(os.path.join(top, name)).st_size
-    return size
+                status = os.lstat(os.path.join(top, name))
+                size, newest = size + status.st_size, max(newest, status.st_mtime_ns)
+    return size, newest
 
 
 def free_space(folder: Path) -> int:

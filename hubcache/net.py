@@ -5,30 +5,35 @@ It knows nothing of hubs: a status is given back as it came, and what it means i
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import random
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, LocationValueError
 
-from hubcache.core.wire import parse_content_range
-from hubcache.errors import HubcacheError, IntegrityError, RateLimited, SourceUnavailable
+from hubcache.core.wire import parse_content_range, parse_size
+from hubcache.errors import BadConfig, HubcacheError, IntegrityError, RateLimited, SourceUnavailable
 
 MAX_REDIRECTS = 8
 MAX_METADATA_SIZE = 64 * 1024 * 1024
+MAX_DRAINED_SIZE = 64 * 1024
 ATTEMPTS = 4
 LONGEST_WAIT = 30.0
 
 _T = TypeVar("_T")
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+# What urllib3 puts before its reasons; the URL says as much.
+_CONNECTION = re.compile(r"\bHTTPS?Connection(?:Pool)?\([^()]*\): ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,10 @@ class Origin:
     @property
     def is_loopback(self) -> bool:
         """Tell whether it is this machine."""
-        return self.host in {"localhost", "::1"} or self.host.startswith("127.")
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -72,8 +80,9 @@ def _split(url: str) -> SplitResult:
 def redact(url: str) -> str:
     """Strip what may be secret from a URL: credentials, query (signatures), fragment."""
     parts = url.partition("#")[0].partition("?")[0]
-    scheme, mark, rest = parts.partition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}" if mark and "@" in rest.partition("/")[0] else parts
+    scheme, mark, rest = parts.partition("//")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{authority.rpartition('@')[2]}{slash}{path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,11 @@ class NetSettings:
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
     connections: int = 32
 
+    def __post_init__(self) -> None:
+        for origin, token in self.tokens.items():
+            if not (token.isascii() and token.isprintable()):
+                raise BadConfig(f"the token for {origin} holds characters that no header can carry")
+
 
 class Response:
     """An answer whose body has not been read: a context manager, and a Content for transfers."""
@@ -105,8 +119,7 @@ class Response:
         self.authenticated = authenticated
         self._ended = False
         self.origin = str(Origin.of(url))
-        length = raw.headers.get("Content-Length", "")
-        self._remaining = int(length) if length.isdigit() else None
+        self._remaining = parse_size(raw.headers.get("Content-Length"))
         self.start = 0
         self.end = self.total = self._remaining
         if self.status == 206:
@@ -197,9 +210,8 @@ class Net:
                 raise SourceUnavailable(f"{redact(url)}: {_reason(error)}") from error
             location = raw.headers.get("Location")
             if raw.status not in {301, 302, 303, 307, 308} or not location:
-                return Response(raw, url, authenticated=token is not None)
-            raw.drain_conn()
-            raw.release_conn()
+                return _response(raw, url, authenticated=token is not None)
+            _let_go(raw)
             url = _redirected(url, location)
         raise SourceUnavailable(f"{redact(url)}: more than {MAX_REDIRECTS} redirects")
 
@@ -255,7 +267,7 @@ class Net:
         content, response = self.fetch(url, method=method, headers=headers, body=body, check=check)
         try:
             return json.loads(content), response
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SourceUnavailable(f"{redact(url)} answered something that is not JSON") from error
 
     def close(self) -> None:
@@ -268,7 +280,7 @@ class Net:
         if proxy is None:
             return self._direct
         if proxy not in self._proxies:
-            self._proxies[proxy] = urllib3.ProxyManager(proxy, maxsize=self.settings.connections, retries=False)
+            self._proxies[proxy] = _proxy_manager(proxy, self.settings.connections)
         return self._proxies[proxy]
 
     def _proxy_for(self, origin: Origin) -> str | None:
@@ -306,8 +318,37 @@ def _is_direct(origin: Origin, hosts: str) -> bool:
     return False
 
 
+def _proxy_manager(proxy: str, connections: int) -> urllib3.ProxyManager:
+    url = proxy if "://" in proxy else f"http://{proxy}"
+    authority = url.partition("://")[2].partition("/")[0]
+    login = unquote(authority.rpartition("@")[0])
+    headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
+    return urllib3.ProxyManager(redact(url), maxsize=connections, proxy_headers=headers, retries=False)
+
+
+def _response(raw: urllib3.BaseHTTPResponse, url: str, *, authenticated: bool) -> Response:
+    try:
+        return Response(raw, url, authenticated=authenticated)
+    except IntegrityError as error:
+        raw.close()
+        raise IntegrityError(f"{redact(url)}: {error.message}") from error
+
+
+def _let_go(raw: urllib3.BaseHTTPResponse) -> None:
+    """Keep the connection of a redirect, unless its body is longer than a new connection is worth."""
+    length = parse_size(raw.headers.get("Content-Length"))
+    if length is not None and length <= MAX_DRAINED_SIZE:
+        raw.drain_conn()
+        raw.release_conn()
+    else:
+        raw.close()
+
+
 def _redirected(url: str, location: str) -> str:
-    target = urljoin(url, location)
+    try:
+        target = urljoin(url, location)
+    except ValueError as error:
+        raise SourceUnavailable(f"{redact(url)} redirects to no URL: {redact(location)[:200]!r}") from error
     before, after = Origin.of(url), Origin.of(target)
     if before.scheme == "https" and after.scheme == "http":
         raise SourceUnavailable(f"{redact(url)} redirects from https to plain http ({after}): refused")
@@ -315,6 +356,7 @@ def _redirected(url: str, location: str) -> str:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, LocationValueError):
+        return "not a URL"  # urllib3's words repeat all of it, the query too
     text = str(getattr(error, "reason", None) or error)
-    # urllib3 prefixes the connection object's repr.
-    return (text.rpartition(">: ")[2] or text)[:200] or type(error).__name__
+    return _CONNECTION.sub("", text)[:200] or type(error).__name__

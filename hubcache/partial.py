@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hubcache.core.digests import Hasher, new_hasher
 from hubcache.core.ranges import Range, RangeSet
-from hubcache.errors import CacheError
-from hubcache.localfile import CHUNK, disk_error
+from hubcache.errors import CacheError, CacheLocked
+from hubcache.localfile import CHUNK, disk_error, lock_file, write_atomically
 
 MAX_JOURNAL_LINE = 64
 
@@ -22,11 +24,17 @@ class PartialFile:
 
     Bytes that come in order need no book-keeping: the file's length says how far it got. When ranges
     come out of order (`out_of_order`), a journal beside the file tells the next process which are there.
+    One open PartialFile has a file to itself, as far as the file system's locks reach.
     """
 
     def __init__(
         self, path: Path, size: int | None, *, algorithms: tuple[str, ...] = (), journal: Path | None = None
     ) -> None:
+        """Open the file, and find out what an earlier process left of it.
+
+        Raises:
+            CacheLocked: another process is writing to it.
+        """
         self.path = path
         self.size = size
         self._journal = journal
@@ -34,11 +42,22 @@ class PartialFile:
         self._algorithms = algorithms
         self._changed = threading.Condition()
         self._closed = False
+        self._users = 0
+        self._retired: list[int] = []
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-            self._claimed = self._recover()
         except OSError as error:
+            raise disk_error(error, path) from error
+        try:
+            if not lock_file(self._fd, path):
+                raise CacheLocked(f"another process is writing to {path}")
+            self._claimed = self._recover()
+        except CacheLocked:
+            os.close(self._fd)
+            raise
+        except OSError as error:
+            os.close(self._fd)
             raise disk_error(error, path) from error
         self._written = RangeSet(self._claimed)
         self.resumed = self._written.total()
@@ -57,15 +76,23 @@ class PartialFile:
         with self._changed:
             return self._written.total()
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether every byte is there."""
+        return self.size is not None and not self.missing()
+
     def out_of_order(self) -> None:
         """Get ready for ranges that do not come in order."""
         if self._journal is None or self._journal_fd >= 0:
             return
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-        with self._changed:
-            self._journal_fd = os.open(self._journal, flags, 0o666)
-            for start, end in self._written:
-                os.write(self._journal_fd, b"%d %d\n" % (start, end))
+        try:
+            # Never truncated: on a full disk, a journal that is cut cannot be written again.
+            if not self._journal.exists():
+                lines = [b"%d %d\n" % each for each in self._written] or [b"0 0\n"]
+                write_atomically(self._journal, b"".join(lines), scratch=self._journal.parent)
+            self._journal_fd = os.open(self._journal, os.O_WRONLY | os.O_APPEND, 0o666)
+        except OSError as error:
+            raise disk_error(error, self._journal) from error
 
     def write(self, offset: int, chunk: bytes, /) -> int:
         """Keep the bytes of the chunk that are not there yet; return how many were new.
@@ -77,26 +104,26 @@ class PartialFile:
         end = offset + len(chunk)
         if self.size is not None and end > self.size:
             raise CacheError(f"{self.path.name}: bytes beyond its size of {self.size}")
-        with self._changed:
-            if self._closed:
-                raise CacheError(f"{self.path.name} is closed")
-            gaps = self._claimed.missing(offset, end)
-            self._claimed.add(offset, end)
-        for start, stop in gaps:
-            self._write_range(start, chunk[start - offset : stop - offset])
+        with self._in_use() as fd:
+            with self._changed:
+                gaps = self._claimed.missing(offset, end)
+                self._claimed.add(offset, end)
+            for start, stop in gaps:
+                self._write_range(fd, start, chunk[start - offset : stop - offset])
         return sum(stop - start for start, stop in gaps)
 
-    def _write_range(self, start: int, chunk: bytes) -> None:
+    def _write_range(self, fd: int, start: int, chunk: bytes) -> None:
         view = memoryview(chunk)
         at = start
         try:
             while view:
-                count = os.pwrite(self._fd, view, at)
+                count = os.pwrite(fd, view, at)
                 view, at = view[count:], at + count
             if self._journal_fd >= 0:
-                os.write(self._journal_fd, b"%d %d\n" % (start, at))
+                # The first newline ends a line that a full disk or a crash cut short.
+                os.write(self._journal_fd, b"\n%d %d\n" % (start, at))
         except OSError as error:
-            raise disk_error(error, self.path, needed=(self.size or 0) - self.received()) from error
+            raise disk_error(error, self.path, needed=max(0, (self.size or 0) - self.received())) from error
         if not self._following and start == self._hashed:
             self._hash_chunk(start, chunk)
         with self._changed:
@@ -118,7 +145,8 @@ class PartialFile:
 
     def read(self, offset: int, limit: int) -> bytes:
         """Read bytes that are there."""
-        return os.pread(self._fd, limit, offset)
+        with self._in_use() as fd:
+            return os.pread(fd, limit, offset)
 
     def finish(self, size: int) -> None:
         """Say how large the file turned out to be."""
@@ -133,7 +161,11 @@ class PartialFile:
             reached = self.wait_beyond(self._hashed, stop)
             if reached == self._hashed:
                 return
-            self._hash_up_to(reached)
+            try:
+                self._hash_up_to(reached)
+            except CacheError:
+                if not self._closed:
+                    raise
 
     def digests(self) -> dict[str, str]:
         """Return the hex digest for each algorithm, over the whole file.
@@ -141,58 +173,95 @@ class PartialFile:
         Raises:
             CacheError: bytes are missing.
         """
-        if self.size is None or self.missing():
+        if self.size is None or not self.is_complete:
             raise CacheError(f"{self.path.name} is not complete")
         self._hash_up_to(self.size)
+        if self._hashed != self.size:
+            raise CacheError(f"{self.path.name} was closed while it was hashed")
         return {name: hasher.hexdigest() for name, hasher in self._started_hashers().items()}
 
     def adopt(self, file: Path) -> int:
         """Take a finished file of the same disk instead of what is here; return its size in bytes."""
-        with self._changed, self._hashing:
-            os.close(self._fd)
+        try:
+            fd = os.open(file, os.O_RDWR | getattr(os, "O_BINARY", 0))
             try:
+                lock_file(fd, file)
+                size = os.fstat(fd).st_size
                 os.replace(file, self.path)
-                self._fd = os.open(self.path, os.O_RDWR | getattr(os, "O_BINARY", 0))
-            except OSError as error:
-                raise disk_error(error, self.path) from error
-            size = os.fstat(self._fd).st_size
+            except BaseException:
+                os.close(fd)
+                raise
+        except OSError as error:
+            raise disk_error(error, self.path) from error
+        with self._changed:
+            # Who still writes to the old file or hashes it does so in peace: it is closed with the new one.
+            self._retired.append(self._fd)
+            self._fd = fd
             self._claimed, self._written = RangeSet([(0, size)]), RangeSet([(0, size)])
+        with self._hashing:
             self._hashed, self._hashers = 0, None
-            return size
+        self.settle()
+        return size
 
     def sync(self) -> None:
         """Make the bytes survive a power cut."""
         try:
-            os.fsync(self._fd)
+            with self._in_use() as fd:
+                os.fsync(fd)
         except OSError as error:
             raise disk_error(error, self.path) from error
 
     def close(self) -> None:
-        """Close the file; a thread that still writes gets an error instead of somebody else's file."""
+        """Close the file; a thread that still writes finishes its chunk, the next one is refused."""
         with self._changed:
-            if self._closed:
-                return
             self._closed = True
+            self._close_when_idle()
             self._changed.notify_all()
-        with self._hashing:
-            for fd in {self._fd, self._journal_fd} - {-1}:
-                os.close(fd)
 
     def discard(self) -> None:
         """Close the file and forget its bytes."""
         self.close()
-        self.path.unlink(missing_ok=True)
-        if self._journal is not None:
-            self._journal.unlink(missing_ok=True)
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise disk_error(error, self.path) from error
+        self.settle()
 
     def settle(self) -> None:
-        """Drop the journal of a file that is complete."""
-        if self._journal is not None:
-            self._journal.unlink(missing_ok=True)
+        """Drop the journal: a complete file's length says all."""
+        try:
+            if self._journal is not None:
+                self._journal.unlink(missing_ok=True)
+        except OSError as error:
+            raise disk_error(error, self.path) from error
+
+    @contextmanager
+    def _in_use(self) -> Iterator[int]:
+        """Keep the file open meanwhile: a descriptor closed too early could be another file's by the next write."""
+        with self._changed:
+            if self._closed:
+                raise CacheError(f"{self.path.name} is closed")
+            self._users += 1
+            fd = self._fd
+        try:
+            yield fd
+        finally:
+            with self._changed:
+                self._users -= 1
+                self._close_when_idle()
+
+    def _close_when_idle(self) -> None:
+        if self._closed and not self._users:
+            for fd in {self._fd, self._journal_fd, *self._retired} - {-1}:
+                os.close(fd)
+            self._fd = self._journal_fd = -1
+            self._retired.clear()
 
     def _recover(self) -> RangeSet:
         length = os.fstat(self._fd).st_size
         if self.size is not None and length > self.size:
+            if self._journal is not None:
+                self._journal.unlink(missing_ok=True)
             os.ftruncate(self._fd, 0)
             length = 0
         if self._journal is None or not self._journal.exists():
@@ -211,7 +280,7 @@ class PartialFile:
 
     def _hash_chunk(self, start: int, chunk: bytes) -> None:
         with self._hashing:
-            if self.size is None or start != self._hashed or self._closed:
+            if self.size is None or start != self._hashed:
                 return
             for hasher in self._started_hashers().values():
                 hasher.update(chunk)
@@ -219,10 +288,13 @@ class PartialFile:
 
     def _hash_up_to(self, end: int) -> None:
         buffer = memoryview(bytearray(CHUNK))
-        with self._hashing:
+        with self._hashing, self._in_use() as fd:
             hashers = list(self._started_hashers().values())
-            while self._hashed < end and not self._closed:
-                count = os.preadv(self._fd, [buffer[: min(CHUNK, end - self._hashed)]], self._hashed)
+            while self._hashed < end and fd == self._fd and not self._closed:
+                try:
+                    count = os.preadv(fd, [buffer[: min(CHUNK, end - self._hashed)]], self._hashed)
+                except OSError as error:
+                    raise disk_error(error, self.path) from error
                 if not count:
                     raise CacheError(f"{self.path}: shorter than what was written to it")
                 for hasher in hashers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
@@ -22,6 +23,8 @@ from hubcache.partial import PartialFile
 READ_SIZE = 1 << 20
 SEGMENT = 32 << 20
 SMALL = 8 << 20
+PATIENCE = 1.0
+"""Seconds that the other threads get to end by themselves after a failure; one may wait for a silent server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,39 +109,68 @@ def _copy_file(source: Source, artifact: Artifact, file: PlannedFile, store: Wri
                 if not resumed:
                     raise IntegrityError(f"{artifact.repo}/{file.path}: {error.message}", hint=error.hint) from error
                 run.progress.advance(-file.blob.size, "discarded")
-    run.progress.finish_file(file.path)
+    if not run.stop.is_set():
+        run.progress.finish_file(file.path)
 
 
 def fill(
-    partial: PartialFile, open_range: OpenRange, *, progress: Progress, limits: TransferLimits | None = None
+    partial: PartialFile,
+    open_range: OpenRange,
+    *,
+    progress: Progress,
+    limits: TransferLimits | None = None,
+    stop: threading.Event | None = None,
 ) -> set[str]:
-    """Fetch what the partial file lacks; return the origins its bytes came from.
+    """Fetch what the partial file lacks, until `stop`; return the origins its bytes came from.
 
     Raises:
         SourceUnavailable: a range could not be had in `limits.attempts` tries in a row.
         IntegrityError: the source says another size than the partial's.
     """
-    return _fill(partial, open_range, _Run(progress, limits or TransferLimits(), threading.Event()))
+    return _fill(partial, open_range, _Run(progress, limits or TransferLimits(), stop or threading.Event()))
 
 
 def _fill(partial: PartialFile, open_range: OpenRange, run: _Run) -> set[str]:
-    fetch = _Fetch(partial, open_range, run)
-    size = partial.size
-    if size is None or size <= SMALL:
+    origins: set[str] = set()
+    before = -1
+    # An answer that ignores its range takes all pieces, and may break off: what is missing then is asked for again.
+    while not partial.is_complete and not run.stop.is_set():
+        received = partial.received()
+        if received == before:
+            raise SourceUnavailable(f"{' and '.join(sorted(origins))} sent nothing of what is missing")
+        before = received
+        _fetch_missing(partial, _Fetch(partial, open_range, run, origins), run)
+    return origins
+
+
+def _fetch_missing(partial: PartialFile, fetch: _Fetch, run: _Run) -> None:
+    if partial.size is None or partial.size <= SMALL:
         fetch.read_pieces()
-        return fetch.origins
+        return
     partial.out_of_order()
     readers: list[Callable[[], None]] = [fetch.read_first_piece]
     readers += [fetch.read_when_ranged] * (min(run.limits.connections, fetch.pieces_left()) - 1)
-    _run_crews([([lambda: partial.follow(run.stop), *readers], len(readers) + 1)], run.stop)
-    return fetch.origins
+    # The follower has an end of its own: should bytes be missing when the readers are through, nobody waits for them.
+    ended = threading.Event()
+    failures: list[BaseException] = []
+    work = (deque([lambda: partial.follow(ended)]), run.stop, failures)
+    follower = threading.Thread(target=_work, args=work, daemon=True)
+    follower.start()
+    try:
+        _run_crews([(readers, len(readers))], run.stop)
+    finally:
+        ended.set()
+    while follower.is_alive() and not run.stop.is_set():
+        follower.join(0.1)
+    if failures:
+        raise failures[0]
 
 
 class _Fetch:
     """The pieces of one file and the readers that share them."""
 
-    def __init__(self, partial: PartialFile, open_range: OpenRange, run: _Run) -> None:
-        self.origins: set[str] = set()
+    def __init__(self, partial: PartialFile, open_range: OpenRange, run: _Run, origins: set[str]) -> None:
+        self._origins = origins
         self._partial = partial
         self._open_range = open_range
         self._run = run
@@ -176,9 +208,7 @@ class _Fetch:
         failures = 0
         while (end is None or start < end) and not self._run.stop.is_set():
             try:
-                reached = self._read_once(start, end)
-                failures = 0 if reached > start else failures + 1
-                start = reached
+                start = self._read_once(start, end)
                 if end is None:
                     return
             except _BrokenOff as broken:
@@ -189,19 +219,21 @@ class _Fetch:
                 self._run.stop.wait(_pause(failures, broken.error))
 
     def _read_once(self, start: int, end: int | None) -> int:
-        """Read one answer; return the offset reached."""
+        """Read one answer; return the offset reached, `end` or beyond."""
         at = start
         try:
             with self._open_range(start, end) as content:
-                self._check_size(content)
+                self._check(content, start)
                 if content.file is not None:
                     return self._take(content.file)
-                self.origins.add(content.origin)
+                self._origins.add(content.origin)
                 end = self._settle_end(content, start, end)
                 at = content.start
                 while chunk := self._read(content, at, end):
                     self._keep(at, chunk, content.origin)
                     at += len(chunk)
+                if end is not None and at < end and not self._run.stop.is_set():
+                    raise SourceUnavailable(f"{content.origin}: the answer ended at byte {at} of {end}")
         except SourceUnavailable as error:
             raise _BrokenOff(max(at, start), error) from error
         if end is None and not self._run.stop.is_set():
@@ -209,11 +241,11 @@ class _Fetch:
         return max(at, start)
 
     def _settle_end(self, content: Content, start: int, end: int | None) -> int | None:
-        """Return where this answer ends; one that ignores the range brings the whole file, so it takes all pieces."""
+        """Return where to stop reading; an answer that ignores its range brings the whole file: it takes all pieces."""
         self._ranged = content.start == start and end is not None and content.end is not None and content.end <= end
         if not self._ranged:
             self._pieces.clear()
-            end = content.total if end is not None else None
+            end = self._partial.size
         self._answered.set()
         return end
 
@@ -228,16 +260,19 @@ class _Fetch:
 
     def _take(self, file: Path) -> int:
         size = self._partial.adopt(file)
+        self._partial.finish(size)
         self._run.progress.advance(size, "local file")
         self._pieces.clear()
         return size
 
-    def _check_size(self, content: Content) -> None:
+    def _check(self, content: Content, start: int) -> None:
         expected = self._partial.size
         if expected is not None and content.total is not None and content.total != expected:
             raise IntegrityError(
                 f"{content.origin} has a file of {content.total} bytes where the listing says {expected}"
             )
+        if content.start not in {0, start}:
+            raise SourceUnavailable(f"{content.origin} sent bytes from {content.start} on, asked for {start}")
 
 
 class _BrokenOff(Exception):
@@ -274,9 +309,9 @@ def _run_crews(crews: list[tuple[list[Callable[[], None]], int]], stop: threadin
     for jobs, size in crews:
         work = (deque(jobs), stop, failures)
         threads += [threading.Thread(target=_work, args=work, daemon=True) for _ in range(min(size, len(jobs)))]
-    for thread in threads:
-        thread.start()
     try:
+        for thread in threads:
+            thread.start()
         for thread in threads:
             while thread.is_alive() and not failures:
                 thread.join(0.1)
@@ -284,8 +319,9 @@ def _run_crews(crews: list[tuple[list[Callable[[], None]], int]], stop: threadin
         stop.set()
         raise
     if failures:
+        patience = time.monotonic() + PATIENCE
         for thread in threads:
-            thread.join(1.0)
+            thread.join(max(0.0, patience - time.monotonic()))
         raise _most_telling(failures)
 
 
@@ -307,6 +343,6 @@ def _most_telling(failures: list[BaseException]) -> BaseException:
     return (ours or failures)[0]
 
 
-def run_all(jobs: list[Callable[[], None]], workers: int) -> None:
-    """Run the jobs in `workers` threads; the first failure is raised, and no further job begins."""
-    _run_crews([(jobs, workers)], threading.Event())
+def run_all(jobs: list[Callable[[], None]], workers: int, *, stop: threading.Event | None = None) -> None:
+    """Run the jobs in `workers` threads; the first failure sets `stop` and is raised, and no further job begins."""
+    _run_crews([(jobs, workers)], stop or threading.Event())

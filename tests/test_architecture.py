@@ -11,7 +11,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
-HEAVY = {"torch", "transformers", "aiohttp", "huggingface_hub", "requests", "httpx", "httpx2", "numpy", "rich", "pydantic"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "aiohttp",
+    "huggingface_hub",
+    "requests",
+    "httpx",
+    "httpx2",
+    "numpy",
+    "rich",
+    "pydantic",
+}
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:

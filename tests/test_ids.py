@@ -277,8 +277,8 @@ def test_a_wrong_reference_in_the_catalogue_names_the_entry() -> None:
 
 
 def test_a_plug_in_scheme_is_read_where_it_is_known() -> None:
-    repo = RepoId("ms", "model", "ms/Qwen2.5-0.5B")
-    assert parse("ms:Qwen/Qwen2.5-0.5B", schemes=("ms",)) == Reference("ms", "Qwen/Qwen2.5-0.5B", repo)
+    repo = RepoId("gs", "model", "gs/Qwen2.5-0.5B")
+    assert parse("gs:Qwen/Qwen2.5-0.5B", schemes=("gs",)) == Reference("gs", "Qwen/Qwen2.5-0.5B", repo)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ WRONG = [
     (r"C:\models\x", "a Windows path", r"file:C:\models\x"),
     ("file://host/x", "'host' is a host", "file:host/x"),
     ("file:", "names no file or folder", "./folder"),
-    ("ms:org/name", "no source has the scheme 'ms' (there are hf, zoo, https, http, file)", "hf:org/name"),
+    ("gs:org/name", "no source has the scheme 'gs' (there are hf, zoo, ms, https, http, file)", "hf:org/name"),
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,8 @@ COMMANDS = {
     "ls": "List what the cache holds.",
     "info": "Show a cached repo's files, digests and origin.",
     "verify": "Check the cache against its digests, offline.",
+    "env": "Print what makes other tools use this cache or mirror.",
+    "exec": "Run a command under that environment, offline if asked.",
     "demo": "Pull from three kinds of source and load offline, without any network.",
     "doctor": "Find out what is wrong with this machine's set-up.",
 }
@@ -68,12 +70,18 @@ def _placeholder() -> None:
     """Stand for a command that is listed and not called."""
 
 
-def _options(
-    version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         print(f"hubcache {__version__}")
         raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take the options that stand before the command."""
 
 
 if __name__ == "__main__":

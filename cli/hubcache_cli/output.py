@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+# 80 columns hold a name, how far, how fast, how long, which file, and who sends it; a drawn bar would not fit.
+_BAR = "{desc} {percentage:3.0f}% {n_fmt}/{total_fmt} {rate_fmt} {remaining}{postfix}"
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -39,7 +42,8 @@ def counted(count: int, noun: str) -> str:
 
 def print_json(value: Any) -> None:
     """Print one line of JSON."""
-    print(json.dumps(value, ensure_ascii=False))
+    # A file name that is no Unicode holds lone surrogates, whose backslash form is JSON's own.
+    print(json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode())
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
@@ -51,6 +55,42 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: 
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         print("  ".join(cells).rstrip())
+
+
+def plain(text: str) -> str:
+    """Write a name from the disk so that no terminal obeys it: control characters and strange bytes escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def shorten(text: str, width: int) -> str:
+    """Cut a name to `width` characters, in its middle: what tells names apart stands at both ends."""
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def terminal_width() -> int:
+    """Return the columns of the terminal that stdout is, 80 where it is none."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def print_labelled(label: str, text: str) -> None:
+    """Print a label and a text that is wrapped beside it; a word is never cut, paths are there to be copied."""
+    import textwrap
+
+    beside = " " * len(label)
+    print(
+        textwrap.fill(
+            plain(text), terminal_width(), initial_indent=label, subsequent_indent=beside, break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )  # fmt: skip
 
 
 def note(text: str) -> None:
@@ -84,7 +124,9 @@ class TransferProgress:
         with self._lock:
             self._by_origin[origin] = self._by_origin.get(origin, 0) + size
             if self._bar is not None:
-                self._bar.set_postfix_str(f"{self._finished}/{self._files} files, {_host(origin)}", refresh=False)
+                self._bar.set_postfix_str(
+                    f"{self._finished}/{self._files} files, {_shortened(_host(origin), 20)}", refresh=False
+                )
                 self._bar.update(size)
 
     def finish_file(self, path: str, /) -> None:
@@ -116,8 +158,14 @@ class TransferProgress:
     def _new_bar(self) -> tqdm[Any]:
         from tqdm import tqdm  # 45 ms that only a terminal pays
 
-        return tqdm(total=0, desc=self._name[-28:], unit="B", unit_scale=True, file=sys.stderr, dynamic_ncols=True,
-                    smoothing=0.1, miniters=1)  # fmt: skip
+        return tqdm(total=0, desc=_shortened(self._name, 18), unit="B", unit_scale=True, file=sys.stderr,
+                    dynamic_ncols=True, smoothing=0.1, bar_format=_BAR)  # fmt: skip
+
+
+def _shortened(name: str, width: int) -> str:
+    """Keep the end of a name, which tells more than its beginning."""
+    last = name.partition("?")[0].rstrip("/").rpartition("/")[2] or name
+    return last if len(last) <= width else "…" + last[1 - width :]
 
 
 def _host(origin: str) -> str:

@@ -7,29 +7,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hubcache import __version__
-from hubcache.app.settings import HUGGINGFACE, Settings
+from hubcache.app.local import LocalApp, compose_local
+from hubcache.app.settings import HUGGINGFACE, Settings, clean_token
 from hubcache.cache.readthrough import ReadThrough
-from hubcache.cache.store import Cache
 from hubcache.core.ports import Progress, Source
-from hubcache.mirrors.config import MirrorsConfig, load
+from hubcache.mirrors.config import MirrorsConfig
 from hubcache.net import Net, NetSettings, Origin
 from hubcache.sources.offline import Offline
 from hubcache.sources.registry import SourceConfig, make_source
 
 
 @dataclass(frozen=True, slots=True)
-class App:
+class App(LocalApp):
     """The wired parts: everything a use case needs."""
 
-    settings: Settings
-    mirrors: MirrorsConfig
-    cache: Cache
     net: Net
-
-    def hub_urls(self) -> tuple[str, ...]:
-        """List the addresses under which the Hub's pages are known."""
-        configured = [mirror.url for mirror in self.mirrors.of("huggingface")]
-        return tuple(dict.fromkeys([self.settings.endpoint, HUGGINGFACE, "https://hf.co", *configured]))
 
     def source(self, scheme: str, progress: Progress, notify: Callable[[str], None]) -> Source:
         """Wire what answers a scheme's references: local content always, hubs unless the network is off."""
@@ -45,17 +37,17 @@ class App:
 
 def compose(settings: Settings) -> App:
     """Wire everything for these settings; nothing is asked and nothing is written yet."""
-    mirrors = load([settings.mirrors_file] if settings.mirrors_file else [])
+    local = compose_local(settings)
     net = Net(
         NetSettings(
             user_agent=f"hubcache/{__version__}; python/{platform.python_version()}",
             connect_timeout=settings.connect_timeout,
             read_timeout=settings.read_timeout,
-            tokens=bound_tokens(settings, mirrors),
+            tokens=bound_tokens(settings, local.mirrors),
             proxies=settings.proxies,
         )
     )
-    return App(settings, mirrors, Cache(settings.hub_cache, symlinks=settings.symlinks), net)
+    return App(settings, local.mirrors, local.cache, net)
 
 
 def bound_tokens(settings: Settings, mirrors: MirrorsConfig) -> dict[Origin, str]:
@@ -71,10 +63,8 @@ def bound_tokens(settings: Settings, mirrors: MirrorsConfig) -> dict[Origin, str
         if endpoint.is_loopback and settings.token_is_from_environment:
             tokens[endpoint] = settings.token
     for mirror in mirrors.mirrors:
-        token = settings.environ.get(mirror.token or "")
+        token = clean_token(settings.environ.get(mirror.token or ""))
         origin = Origin.of(mirror.url)
         if token and (origin.scheme == "https" or origin.is_loopback):
             tokens[origin] = token
-    if not settings.implicit_token and Origin.of(HUGGINGFACE) in tokens:
-        del tokens[Origin.of(HUGGINGFACE)]
     return tokens

@@ -1,26 +1,26 @@
-"""What people do, as functions: pull, path, info; the command line and other programs call these."""
+"""What people do with a hub, as functions: pull, preview; what needs none is in local.py and described.py."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 from hubcache.app.compose import App
+from hubcache.app.local import PullRequest, parse_request
 from hubcache.cache.tidy import remove_if_empty
-from hubcache.core.artifact import Artifact, Kind, RepoId, RepoPath, is_commit, parse_commit, parse_path, parse_revision
+from hubcache.core.artifact import Artifact, RepoPath, parse_path
 from hubcache.core.digests import Blob
-from hubcache.core.ids import canonical, parse
 from hubcache.core.plan import CopyPlan, Preview, plan_copy
 from hubcache.core.ports import Previewing, Progress, Source
 from hubcache.core.reference import Reference
 from hubcache.core.select import select
-from hubcache.core.urls import archive_suffix
-from hubcache.errors import BadReference, EntryNotFound, HubcacheError, RepoNotFound
-from hubcache.sources.registry import schemes
+from hubcache.errors import EntryNotFound, HubcacheError, RepoNotFound
 from hubcache.transfer import copy
+
+__all__ = ["NoProgress", "Previewed", "PullRequest", "Pulled", "preview", "pull"]
 
 
 class NoProgress:
@@ -34,19 +34,6 @@ class NoProgress:
 
     def finish_file(self, path: str, /) -> None:
         """Ignore it."""
-
-
-@dataclass(frozen=True, slots=True)
-class PullRequest:
-    """One reference as it was typed, and what the options say of it."""
-
-    text: str
-    kind: Kind | None = None
-    revision: str | None = None
-    stored_as: str | None = None
-    commit: str | None = None
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,50 +56,6 @@ class Previewed:
 
     reference: Reference
     preview: Preview
-
-
-def parse_request(app: App, request: PullRequest, *, notify: Callable[[str], None]) -> Reference:
-    """Read a reference and its options, and say how an ambiguous one was taken.
-
-    A bare `org/name` is always a hub's repo, also where a folder of that name stands here; a path
-    begins with ./, ../, / or ~, or ends like an archive.
-
-    Raises:
-        BadReference: what was understood, what is wrong, and the nearest valid form.
-    """
-    reference = parse(
-        request.text, kind=request.kind, hub_urls=app.hub_urls(), catalogue=app.mirrors.catalogue, schemes=schemes()
-    )
-    if reference.scheme == "file":
-        reference = replace(reference, address=str(Path(reference.address).expanduser().absolute()))
-    elif reference.scheme == "hf" and request.text == reference.address and Path(request.text).exists():
-        notify(f"taking {request.text} as a repo of the Hub; for the folder here, say ./{request.text}")
-    if request.revision is not None:
-        reference = _at_revision(reference, parse_revision(request.revision))
-    if request.stored_as is not None:
-        kind = request.kind or reference.repo.kind
-        reference = reference.stored_as(RepoId.parse(request.stored_as, hub=reference.repo.hub, kind=kind))
-    if request.commit is not None:
-        reference = _claim_commit(reference, parse_commit(request.commit), stored=request.stored_as is not None)
-    return reference
-
-
-def _at_revision(reference: Reference, revision: str) -> Reference:
-    if reference.revision not in {"main", revision}:
-        raise BadReference(f"two revisions: {reference.revision!r} in the reference, {revision!r} in --revision")
-    if reference.scheme != "hf" and is_commit(revision):
-        raise BadReference(f"{canonical(reference)} has no commits to choose from", hint="leave --revision out")
-    return replace(reference, revision=revision)
-
-
-def _claim_commit(reference: Reference, commit: str, *, stored: bool) -> Reference:
-    if reference.scheme != "file" or not stored or archive_suffix(reference.address) is not None:
-        raise BadReference(
-            "--commit says which commit of a hub's repo a local folder's files are",
-            hint="hubcache pull ./FOLDER --as org/name --commit SHA",
-        )
-    repo = replace(reference.repo, hub="hf")
-    return replace(reference, repo=repo, arguments=(*reference.arguments, ("commit", commit)))
 
 
 def pull(app: App, request: PullRequest, *, progress: Progress, notify: Callable[[str], None]) -> Pulled:
@@ -181,16 +124,3 @@ def _wanted(app: App, artifact: Artifact, reference: Reference, request: PullReq
     raise EntryNotFound(
         f"{artifact.repo}@{artifact.revision.commit[:12]} has no file {what}", hint=f"it has: {some}, …"
     )
-
-
-def find(app: App, texts: Sequence[str], *, kind: Kind | None = None) -> list[tuple[Reference, Artifact]]:
-    """Resolve references from the cache alone.
-
-    Raises:
-        OfflineError: one of them is not there.
-    """
-    found = []
-    for text in texts:
-        reference = parse_request(app, PullRequest(text, kind=kind), notify=lambda _: None)
-        found.append((reference, app.cache.resolve(reference)))
-    return found

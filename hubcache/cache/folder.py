@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hubcache.core.artifact import Entry, Manifest, RepoId, RepoPath, is_commit, parse_path
-from hubcache.core.digests import Blob, Digest, new_hasher
-from hubcache.core.gitobj import entry_for
+from hubcache.core.digests import Blob, Digest
 from hubcache.core.layout import decode_tree, repo_folder
 from hubcache.errors import BadReference, CacheError, IntegrityError
-from hubcache.localfile import hash_file
+from hubcache.localfile import digest_file
 
 SHORTEST_COMMIT = 4
 
@@ -81,7 +81,8 @@ class RepoFolder:
         for folder, _, names in os.walk(top):
             for name in names:
                 file = Path(folder, name)
-                found[file.relative_to(top).as_posix()] = _read_text(file)
+                with suppress(FileNotFoundError):  # another process's temporary file
+                    found[file.relative_to(top).as_posix()] = _read_text(file)
         return found
 
     def commits(self) -> list[str]:
@@ -128,6 +129,16 @@ class RepoFolder:
                 except BadReference as error:
                     raise IntegrityError(f"{file}: {error.message}") from error
 
+    def linked_blobs(self) -> set[str]:
+        """Name the blobs that the links of the snapshots point at."""
+        found = set()
+        for folder, _, names in os.walk(self.path / "snapshots"):
+            for name in names:
+                file = os.path.join(folder, name)
+                if os.path.islink(file):
+                    found.add(os.path.basename(os.readlink(file)))
+        return found
+
     def provenance(self, commit: str) -> dict[str, Any]:
         """Read where a commit came from; empty where that is not known."""
         try:
@@ -147,12 +158,10 @@ def _found_entry(file: Path) -> Entry:
             return Entry(Blob(Digest.parse(os.path.basename(os.readlink(file))), _size_of(file) or 0))
         except BadReference:
             pass
-    size = _size_of(file)
-    if size is None:
-        raise IntegrityError(f"{file} cannot be read")
-    sha1, sha256 = new_hasher("git-sha1", size), new_hasher("sha256", size)
-    hash_file(file, sha1, sha256)
-    return entry_for(file.name, size, git_sha1=sha1.hexdigest(), sha256=sha256.hexdigest())
+    try:
+        return digest_file(file).entry(file.name)
+    except OSError as error:
+        raise IntegrityError(f"{file} cannot be read: {error.strerror}") from error
 
 
 def _size_of(path: Path) -> int | None:

@@ -23,11 +23,7 @@ def held(path: Path, *, progress_of: Callable[[], object], stop: threading.Event
     After PATIENCE seconds without a change, yield False: the holder is stuck or the file system's
     locks do not work, and going on without the lock costs a second download, never a wrong file.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path, mode=0o664, thread_local=False)
-    except OSError as error:
-        raise disk_error(error, path) from error
+    lock = _lock_at(path)
     is_held = _acquire(lock, progress_of, stop)
     try:
         yield is_held
@@ -36,21 +32,48 @@ def held(path: Path, *, progress_of: Callable[[], object], stop: threading.Event
             lock.release()
 
 
+@contextmanager
+def held_if_free(path: Path) -> Iterator[bool]:
+    """Hold the lock if nobody else does, and yield whether that is so."""
+    lock = _lock_at(path)
+    is_held = _try(lock) is True
+    try:
+        yield is_held
+    finally:
+        if is_held:
+            lock.release()
+
+
+def _lock_at(path: Path) -> FileLock:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(error, path) from error
+    return FileLock(path, mode=0o664, thread_local=False)
+
+
 def _acquire(lock: FileLock, progress_of: Callable[[], object], stop: threading.Event) -> bool:
     seen, since = progress_of(), time.monotonic()
     while not stop.is_set():
-        try:
-            lock.acquire(timeout=0, blocking=False)
-        except Timeout:
-            now = progress_of()
-            if now != seen:
-                seen, since = now, time.monotonic()
-            if time.monotonic() - since > PATIENCE:
-                return False
-            stop.wait(POLL)
-        except (NotImplementedError, OSError):
-            # No flock on this file system, or a read-only lock folder.
+        is_held = _try(lock)
+        if is_held is not None:
+            return is_held
+        now = progress_of()
+        if now != seen:
+            seen, since = now, time.monotonic()
+        if time.monotonic() - since > PATIENCE:
             return False
-        else:
-            return True
+        stop.wait(POLL)
     return False
+
+
+def _try(lock: FileLock) -> bool | None:
+    """Return True for held, None for held by somebody else, False where there is no locking."""
+    try:
+        lock.acquire(timeout=0, blocking=False)
+    except Timeout:
+        return None
+    except (NotImplementedError, OSError):
+        # No flock on this file system, or a read-only lock folder.
+        return False
+    return True

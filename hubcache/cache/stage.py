@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from hubcache.core.artifact import Entry, Manifest, RepoPath
+from hubcache.core.artifact import Manifest, RepoPath
 from hubcache.core.digests import new_hasher
-from hubcache.core.gitobj import entry_for
+from hubcache.core.gitobj import ContentDigests
 from hubcache.errors import EntryNotFound, IntegrityError
-from hubcache.localfile import disk_error, hash_file
+from hubcache.localfile import digest_file, disk_error
 
 
 def stage_key(source: str) -> str:
@@ -24,7 +24,7 @@ class CacheStage:
     def __init__(self, folder: Path, require_space: Callable[[int], None]) -> None:
         self.folder = folder
         self.require_space = require_space
-        self._files: dict[RepoPath, tuple[Path, Entry]] = {}
+        self._files: dict[RepoPath, tuple[Path, ContentDigests]] = {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -32,11 +32,10 @@ class CacheStage:
 
     def place(self, path: RepoPath, file: Path, /) -> None:
         """Take a finished file of this folder as the repo's `path`, and hash it."""
-        size = file.stat().st_size
-        sha1, sha256 = new_hasher("git-sha1", size), new_hasher("sha256", size)
-        if hash_file(file, sha1, sha256) != size:
-            raise IntegrityError(f"{file} changed while it was read")
-        self._files[path] = file, entry_for(path, size, git_sha1=sha1.hexdigest(), sha256=sha256.hexdigest())
+        try:
+            self._files[path] = file, digest_file(file)
+        except OSError as error:
+            raise disk_error(error, file) from error
 
     def write(self, path: RepoPath, chunks: Iterable[bytes], size: int, /) -> None:
         """Write a file of `size` bytes as the repo's `path`, hashing it."""
@@ -54,17 +53,16 @@ class CacheStage:
             raise disk_error(error, file, needed=size - written) from error
         if written != size:
             raise IntegrityError(f"{path} has {written} bytes where {size} were announced")
-        self._files[path] = file, entry_for(path, size, git_sha1=sha1.hexdigest(), sha256=sha256.hexdigest())
+        self._files[path] = file, ContentDigests(size, sha1.hexdigest(), sha256.hexdigest())
 
     def rename(self, names: Mapping[RepoPath, RepoPath]) -> None:
         """Give every file the name it has in `names`; one that is not there is left out."""
         taken = self._files.items()
-        # Whether a file is kept in LFS hangs on its base name only, so its entry stays right.
         self._files = {names[path]: taken_file for path, taken_file in taken if path in names}
 
     def manifest(self) -> Manifest:
         """Return what was taken so far."""
-        return Manifest({path: entry for path, (_, entry) in self._files.items()})
+        return Manifest({path: digests.entry(path) for path, (_, digests) in self._files.items()})
 
     def file(self, path: RepoPath, /) -> Path:
         """Return where a taken file stands."""

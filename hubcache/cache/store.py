@@ -19,10 +19,11 @@ from functools import cached_property
 from pathlib import Path
 
 from hubcache.cache.folder import RepoFolder
+from hubcache.cache.placing import find_copy, link_files, place_files, unplaced
 from hubcache.cache.stage import CacheStage, stage_key
 from hubcache.core.artifact import Artifact, Manifest, RepoId, RepoPath, Revision, is_commit, parse_commit
 from hubcache.core.digests import Blob
-from hubcache.core.layout import CACHEDIR_TAG, encode_tree, link_target
+from hubcache.core.layout import CACHEDIR_TAG, encode_tree
 from hubcache.core.plan import CopyPlan
 from hubcache.core.ports import Recalled
 from hubcache.core.reference import Reference
@@ -33,13 +34,14 @@ from hubcache.localfile import (
     free_space,
     sync_folder,
     temporary_name,
-    tree_size,
+    tree_state,
     write_atomically,
 )
 from hubcache.transfer import BlobWriter
 
 # Left free on the disk for listings, links and everybody else.
 RESERVE = 16 << 20
+_NO_SYMLINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 class Cache:
@@ -48,6 +50,7 @@ class Cache:
     def __init__(self, root: Path, *, symlinks: bool | None = None) -> None:
         self.root = root
         self._symlinks = symlinks
+        self._stages: set[Path] = set()
 
     def folder(self, repo: RepoId) -> RepoFolder:
         """Return the repo's folder, which need not exist."""
@@ -66,8 +69,10 @@ class Cache:
             raise OfflineError(
                 f"{what} is not in the cache {self.root}", hint=f"online, run: hubcache pull {reference.repo}"
             )
-        manifest = folder.listing(commit) or folder.found(commit)
-        return Artifact(reference.repo, Revision(reference.revision, commit), manifest)
+        listing = folder.listing(commit)
+        manifest = folder.found(commit) if listing is None else listing
+        # What a snapshot happens to hold is no listing of the commit, and must never be written down as one.
+        return Artifact(reference.repo, Revision(reference.revision, commit), manifest, is_whole=listing is not None)
 
     def open(self, artifact: Artifact, path: RepoPath, start: int = 0, end: int | None = None) -> FileContent:
         """Open a cached file's bytes from `start` to before `end`."""
@@ -76,9 +81,11 @@ class Cache:
         if folder.has_blob(blob):
             return FileContent(folder.blob_path(blob.digest), start, end)
         file = folder.snapshot_path(artifact.revision.commit) / path
-        if not file.exists():
-            raise EntryNotFound(f"{artifact.repo}/{path} is not in the cache {self.root}")
-        return FileContent(file, start, end)
+        content = FileContent(file, start, end)
+        if content.total != blob.size:
+            content.close()
+            raise EntryNotFound(f"{artifact.repo}/{path} is not in the cache {self.root} with its {blob.size} bytes")
+        return content
 
     def close(self) -> None:
         """Hold nothing."""
@@ -86,6 +93,15 @@ class Cache:
     def listing(self, repo: RepoId, commit: str) -> Manifest | None:
         """Return the listing of a commit that is known here."""
         return self.folder(repo).listing(commit)
+
+    def origin_of(self, repo: RepoId, ref: str) -> str | None:
+        """Return what the ref's commit was pulled from (`hf:org/name`); None where there is no such ref.
+
+        What huggingface_hub wrote has no provenance, and is the Hub's.
+        """
+        folder = self.folder(repo)
+        commit = folder.commit_of(ref)
+        return None if commit is None else str(folder.provenance(commit).get("source") or f"hf:{repo}")
 
     def recall(self, reference: Reference) -> Recalled | None:
         """Return the commit that this very reference became last time, and upstream's validator of then."""
@@ -105,22 +121,26 @@ class Cache:
         folder, key = self.folder(reference.repo), stage_key(_source_text(reference))
         self._prepare(folder)
         place = folder.stage_path(key)
-        with held(folder.lock_path(key), progress_of=lambda: tree_size(place), stop=threading.Event()) as is_held:
+        with held(folder.lock_path(key), progress_of=lambda: tree_state(place), stop=threading.Event()) as is_held:
             stage = CacheStage(place if is_held else temporary_name(place), self.require_space)
-            yield stage
-            if not is_held:
-                shutil.rmtree(stage.folder, ignore_errors=True)
+            self._stages.add(stage.folder)
+            try:
+                yield stage
+            finally:
+                self._stages.discard(stage.folder)
+                if not is_held:
+                    shutil.rmtree(stage.folder, ignore_errors=True)
 
     def has(self, repo: RepoId, blob: Blob, /) -> bool:
         """Tell whether the blob is here, by name and size."""
         return self.folder(repo).has_blob(blob)
 
     def has_file(self, artifact: Artifact, path: RepoPath, blob: Blob) -> bool:
-        """Tell whether the artifact's file is here; without links, copy it from another commit that has it."""
+        """Tell whether the artifact's file is here; without links, also as another commit's."""
         folder = self.folder(artifact.repo)
         if folder.has_file(artifact.revision.commit, path, blob):
             return True
-        return not self.symlinks and self._find_copy(folder, artifact.revision.commit, path, blob)
+        return not self.symlinks and find_copy(folder, blob) is not None
 
     def write(self, repo: RepoId, blob: Blob, /, stop: threading.Event) -> AbstractContextManager[BlobWriter]:
         """Open a blob's writer, which publishes it only when its digest is right."""
@@ -167,13 +187,16 @@ class Cache:
         try:
             snapshot.mkdir(parents=True, exist_ok=True)
             sync_folder(folder.path / "blobs")
-            self._link_files(folder, artifact, list(artifact.manifest.files if paths is None else paths))
+            waiting = unplaced(folder, artifact, list(artifact.manifest.files if paths is None else paths))
+            if waiting:  # else not even the probe for links is written
+                place = link_files if self.symlinks else place_files
+                place(folder, artifact, waiting)
             if artifact.is_whole and not self._has_shared_listing(folder, commit):
                 write_atomically(folder.tree_path(commit), encode_tree(artifact.manifest), scratch=folder.path)
             self._write_provenance(folder, artifact, reference)
             for name in (artifact.revision.asked, *artifact.refs):
                 self._write_ref(folder, name, commit)
-            shutil.rmtree(folder.stage_path(stage_key(_source_text(reference))), ignore_errors=True)
+            self._drop_stage(folder, stage_key(_source_text(reference)))
         except OSError as error:
             raise disk_error(error, folder.path) from error
         return snapshot
@@ -181,24 +204,33 @@ class Cache:
     def mark_absent(self, repo: RepoId, commit: str, path: RepoPath) -> None:
         """Remember, as huggingface_hub does, that the commit has no such file."""
         marker = self.folder(repo).absent_path(commit, path)
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.touch()
+        try:
+            self._prepare(self.folder(repo))
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.touch()
+        except OSError as error:
+            raise disk_error(error, marker) from error
 
     @cached_property
     def symlinks(self) -> bool:
         """Whether this cache's file system keeps relative symlinks; tried out once."""
         if self._symlinks is not None:
             return self._symlinks
-        self.root.mkdir(parents=True, exist_ok=True)
         probe = self.root / ".locks" / f"probe-{secrets.token_hex(4)}"
         try:
-            probe.parent.mkdir(exist_ok=True)
+            probe.parent.mkdir(parents=True, exist_ok=True)
             os.symlink("target", probe)
-            return os.readlink(probe) == "target"
-        except (OSError, NotImplementedError):
+            try:
+                return os.readlink(probe) == "target"
+            finally:
+                probe.unlink()
+        except NotImplementedError:
             return False
-        finally:
-            probe.unlink(missing_ok=True)
+        except OSError as error:
+            # A full or read-only disk says nothing about links.
+            if error.errno in _NO_SYMLINKS:
+                return False
+            raise disk_error(error, probe) from error
 
     def _prepare(self, folder: RepoFolder) -> None:
         """Make the repo's folders; one without `snapshots` would look corrupt to huggingface_hub."""
@@ -207,43 +239,43 @@ class Cache:
             tag = self.root / "CACHEDIR.TAG"
             if not tag.exists():
                 write_atomically(tag, CACHEDIR_TAG.encode(), scratch=_locks_folder(self.root))
+            if not folder.path.joinpath("snapshots").is_dir():
+                self._make_folder(folder)
             for name in ("snapshots", "blobs", "refs"):
-                folder.path.joinpath(name).mkdir(parents=True, exist_ok=True)
+                folder.path.joinpath(name).mkdir(exist_ok=True)
         except OSError as error:
             raise disk_error(error, self.root) from error
 
-    def _link_files(self, folder: RepoFolder, artifact: Artifact, paths: list[RepoPath]) -> None:
-        uses: dict[Path, int] = {}
-        for path in paths:
-            blob = folder.blob_path(artifact.entry(path).blob.digest)
-            uses[blob] = uses.get(blob, 0) + 1
-        for path in paths:
-            blob = folder.blob_path(artifact.entry(path).blob.digest)
-            file = folder.snapshot_path(artifact.revision.commit) / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            uses[blob] -= 1
-            if self.symlinks:
-                _link(link_target(path, artifact.entry(path).blob.digest), file, scratch=folder.path)
-            elif blob.exists():
-                _place(blob, file, keep=uses[blob] > 0, scratch=folder.path)
+    def _make_folder(self, folder: RepoFolder) -> None:
+        """Make the repo's folder and its snapshots at one stroke."""
+        scratch = temporary_name(_locks_folder(self.root) / folder.path.name)
+        scratch.joinpath("snapshots").mkdir(parents=True)
+        try:
+            os.rename(scratch, folder.path)
+        except OSError as error:
+            shutil.rmtree(scratch, ignore_errors=True)
+            if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
+                raise
 
-    def _find_copy(self, folder: RepoFolder, commit: str, path: RepoPath, blob: Blob) -> bool:
-        for other in folder.commits():
-            manifest = folder.listing(other) if other != commit else None
-            for name, entry in manifest.files.items() if manifest else ():
-                file = folder.snapshot_path(other) / name
-                if entry.blob == blob and file.is_file() and file.stat().st_size == blob.size:
-                    target = folder.snapshot_path(commit) / path
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    _place(file, target, keep=True, scratch=folder.path)
-                    return True
-        return False
+    def _drop_stage(self, folder: RepoFolder, key: str) -> None:
+        """Remove the stage of what is published now, unless another process works in it."""
+        from hubcache.cache.locks import held_if_free
+
+        place = folder.stage_path(key)
+        if place in self._stages:
+            shutil.rmtree(place, ignore_errors=True)
+        elif place.is_dir():
+            with held_if_free(folder.lock_path(key)) as is_held:
+                if is_held:
+                    shutil.rmtree(place, ignore_errors=True)
 
     def _has_shared_listing(self, folder: RepoFolder, commit: str) -> bool:
         """Tell whether the listing is there for everybody; huggingface_hub writes it for its user alone."""
         return folder.listing(commit) is not None and bool(folder.tree_path(commit).stat().st_mode & 0o040)
 
     def _write_provenance(self, folder: RepoFolder, artifact: Artifact, reference: Reference) -> None:
+        if not artifact.origin:  # resolved from this very cache, which knows more than the artifact says
+            return
         before = folder.provenance(artifact.revision.commit)
         told = {
             "format_version": 1,
@@ -281,30 +313,3 @@ def _locks_folder(root: Path) -> Path:
     folder = root / ".locks"
     folder.mkdir(exist_ok=True)
     return folder
-
-
-def _link(target: str, file: Path, *, scratch: Path) -> None:
-    """Point the snapshot's entry at its blob, atomically; a right link stays as it is."""
-    try:
-        os.symlink(target, file)
-        return
-    except FileExistsError:
-        if file.is_symlink() and os.readlink(file) == target:
-            return
-    temporary = temporary_name(scratch / file.name)
-    os.symlink(target, temporary)
-    os.replace(temporary, file)
-
-
-def _place(source: Path, file: Path, *, keep: bool, scratch: Path) -> None:
-    """Put a real file where there are no links: moved, or copied where its bytes are needed again."""
-    if not keep:
-        try:
-            os.replace(source, file)
-            return
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-    temporary = temporary_name(scratch / file.name)
-    shutil.copyfile(source, temporary)
-    os.replace(temporary, file)

@@ -6,13 +6,13 @@ import os
 import secrets
 import threading
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hubcache.cache.folder import RepoFolder
 from hubcache.cache.locks import held
 from hubcache.core.digests import Blob
-from hubcache.errors import IntegrityError
+from hubcache.errors import CacheError, IntegrityError
 from hubcache.localfile import disk_error
 from hubcache.partial import PartialFile
 
@@ -24,7 +24,8 @@ JOURNAL = ".ranges" + SUFFIX
 class CacheBlobWriter:
     """Writes `blobs/<digest>` by way of `blobs/<digest>.<8 hex>.incomplete`.
 
-    The partial file's name is ours alone, so two processes never write to one file, lock or no lock.
+    A new partial file's name is ours alone, and one that another process left is taken over in its place,
+    where nobody else has it open: two processes never write to one file, lock or no lock.
     """
 
     def __init__(self, folder: RepoFolder, blob: Blob) -> None:
@@ -33,13 +34,22 @@ class CacheBlobWriter:
         self.partial: PartialFile | None = None
 
     def begin(self, *, claim: bool) -> None:
-        """Open a partial file: the furthest one that another process left, where `claim` allows it."""
-        name = f"{self._blob.digest.hex}.{secrets.token_hex(4)}"
-        path = self._folder.blob_path(self._blob.digest).with_name(name + SUFFIX)
-        journal = path.with_name(name + JOURNAL)
-        if claim:
-            _claim(leftovers(self._folder, self._blob), path, journal)
-        self.partial = PartialFile(path, self._blob.size, algorithms=(self._blob.digest.algorithm,), journal=journal)
+        """Open a partial file: where `claim` allows it the furthest that another process left, dropping the others."""
+        self.partial = None
+        for leftover in leftovers(self._folder, self._blob) if claim else []:
+            with suppress(CacheError):  # in use, or another user's
+                partial = self._open(leftover)
+                if self.partial is None:
+                    self.partial = partial
+                else:
+                    partial.discard()
+        if self.partial is None:
+            blob = self._folder.blob_path(self._blob.digest)
+            self.partial = self._open(blob.with_name(f"{blob.name}.{secrets.token_hex(4)}{SUFFIX}"))
+
+    def _open(self, path: Path) -> PartialFile:
+        journal = path.with_name(path.name.removesuffix(SUFFIX) + JOURNAL)
+        return PartialFile(path, self._blob.size, algorithms=(self._blob.digest.algorithm,), journal=journal)
 
     def publish(self, origins: Collection[str], /) -> None:
         """Verify the digest and give the bytes their name; `partial` is a fresh one if they were wrong.
@@ -60,11 +70,11 @@ class CacheBlobWriter:
                 hint="another mirror may have the right bytes",
             )
         partial.sync()
+        partial.settle()
         try:
             os.replace(partial.path, self._folder.blob_path(digest))
         except OSError as error:
             raise disk_error(error, partial.path) from error
-        partial.settle()
         partial.close()
         self.partial = None
 
@@ -75,7 +85,8 @@ class CacheBlobWriter:
         if self.partial.received():
             self.partial.close()
         else:
-            self.partial.discard()
+            with suppress(CacheError):
+                self.partial.discard()
 
 
 @contextmanager
@@ -83,7 +94,7 @@ def blob_writer(folder: RepoFolder, blob: Blob, *, stop: threading.Event) -> Ite
     """Hold the blob's lock and open its writer; its `partial` is None if another process brought the blob."""
 
     def progress() -> object:
-        return [(file.name, file.stat().st_size) for file in leftovers(folder, blob) if file.exists()]
+        return [(file.name, _written_at(file)) for file in leftovers(folder, blob)]
 
     writer = CacheBlobWriter(folder, blob)
     with held(folder.lock_path(blob.digest.hex), progress_of=progress, stop=stop) as is_held:
@@ -116,19 +127,9 @@ def _allocated(file: Path) -> int:
     return int(getattr(status, "st_blocks", 0)) * 512 or status.st_size
 
 
-def _claim(candidates: list[Path], path: Path, journal: Path) -> None:
-    """Rename the best leftover to a name of our own; drop the others, which nobody can be writing to."""
-    for candidate in candidates:
-        old_journal = candidate.with_name(candidate.name.removesuffix(SUFFIX) + JOURNAL)
-        try:
-            if path.exists():
-                candidate.unlink()
-                old_journal.unlink(missing_ok=True)
-                continue
-            os.replace(candidate, path)
-            if old_journal.exists():
-                os.replace(old_journal, journal)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise disk_error(error, candidate) from error
+def _written_at(file: Path) -> int:
+    """Return when the file was last written to, in ns; its length says nothing while a gap in it is filled."""
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return -1

@@ -153,8 +153,9 @@ class Artifact:
 
     `validator` is what upstream answers as long as this content is current, for sources that are
     no git repos (an ETag, a listing's digest); None where the commit itself says it. `origin` is where
-    the listing came from, `refs` further names of the commit, and `is_whole` says that the manifest has
-    every file of the commit.
+    the listing came from, `refs` further names of the commit, `published_as` the hub's own name where the
+    repo is kept under another; `is_whole` says that the manifest has every file of the commit, `is_public`
+    that anybody may have them.
     """
 
     repo: RepoId
@@ -163,7 +164,9 @@ class Artifact:
     validator: str | None = None
     origin: str = ""
     refs: tuple[str, ...] = ()
+    published_as: RepoId | None = None
     is_whole: bool = True
+    is_public: bool = True
 
     def entry(self, path: RepoPath) -> Entry:
         """Return the file's entry.

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from hubcache.core.artifact import KINDS, Kind, RepoId
 from hubcache.core.hubnames import TYPES, hub_text, read_file, read_name, read_page
 from hubcache.core.reference import Reference
+from hubcache.core.scopenames import read_scope, read_scope_page, scope_text
 from hubcache.core.stubs import parse_stub, stub_in_url
 from hubcache.core.urls import (
     CONTROL,
@@ -33,7 +34,7 @@ from hubcache.core.urls import (
 from hubcache.errors import BadReference
 
 HUB_URLS = ("https://huggingface.co", "https://hf.co")
-SCHEMES = ("hf", "zoo", "https", "http", "file")
+SCHEMES = ("hf", "zoo", "ms", "https", "http", "file")
 LIMIT = 8192  # characters, of the text and of its canonical form
 
 _EMPTY: Mapping[str, str] = MappingProxyType({})
@@ -93,8 +94,8 @@ def parse(
 def canonical(reference: Reference) -> str:
     """Write a reference so that parse gives it back; its repo is not written where it was chosen otherwise."""
     address, pairs = reference.address, reference.arguments
-    if reference.scheme == "hf":
-        return hub_text(reference)
+    if reference.scheme in {"hf", "ms"}:
+        return hub_text(reference) if reference.scheme == "hf" else scope_text(reference)
     if reference.scheme == "zoo":
         return f"zoo:{address}" + ("?" + "&".join(f"{key}={value}" for key, value in pairs) if pairs else "")
     if reference.scheme == "http":
@@ -138,8 +139,10 @@ def _read_form(text: str, kind: Kind | None, grammar: _Grammar) -> Reference:
     if page is not None:
         with _reading(text, "a page of the hub"):
             return read_page(page, kind)
-    match = _SCHEME.fullmatch(text)
-    if match:
+    with _reading(text, "a page of ModelScope"):
+        if (found := read_scope_page(text, kind)) is not None:
+            return found
+    if match := _SCHEME.fullmatch(text):
         return _read_scheme(text, match[1].lower(), match[2], kind, grammar)
     if _NO_COLON.match(text):
         raise BadReference(f"{shown(text)!r} lacks the ':' before its '//'")
@@ -160,6 +163,9 @@ def _read_scheme(text: str, scheme: str, rest: str, kind: Kind | None, grammar: 
     if scheme == "zoo":
         with _reading(text, "a SparseZoo stub"):
             return _zoo(rest, kind)
+    if scheme == "ms":
+        with _reading(text, "a ModelScope name"):
+            return read_scope(rest, kind)
     if is_web(text):
         with _reading(text, "a URL"):
             return _web(text, kind)
@@ -256,7 +262,7 @@ def _nearest(text: str, grammar: _Grammar) -> Iterator[str]:
     if colon:
         near = difflib.get_close_matches(scheme[:32].lower(), (*SCHEMES, *grammar.schemes), 1)
         yield from (f"{scheme}:{rest}" for scheme in near)
-    revised = re.fullmatch(r"((?:hf:(?://)?)?[\w./-]+)[:#]([\w./-]+)", text, re.ASCII)
+    revised = re.fullmatch(r"((?:(?:hf|ms):(?://)?)?[\w./-]+)[:#]([\w./-]+)", text, re.ASCII)
     if revised and ("/" in revised[1] or "/" not in revised[2]):
         yield f"{revised[1]}@{revised[2]}"
     if is_web(text):
@@ -268,7 +274,7 @@ def _nearest(text: str, grammar: _Grammar) -> Iterator[str]:
 
 
 def _nearest_names(text: str) -> Iterator[str]:
-    prefix = "hf:" if text.startswith("hf:") else ""
+    prefix = text[:3] if text.startswith(("hf:", "ms:")) else ""
     name = text.removeprefix(prefix).partition("@")[0]
     segments = [segment for segment in name.split("/") if segment]
     if ":" in name or not segments:
@@ -279,7 +285,7 @@ def _nearest_names(text: str) -> Iterator[str]:
     depth = 3 if segments[0] in TYPES else 2
     repo, path = segments[:depth], segments[depth:]
     if path and "." in path[-1]:
-        yield f"hf://{'/'.join(repo)}@main/{'/'.join(path)}"
+        yield f"{prefix or 'hf:'}//{'/'.join(repo)}@main/{'/'.join(path)}"
     yield prefix + "/".join(part for part in (repo_part(segment, "") for segment in repo) if part)
 
 

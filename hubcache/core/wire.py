@@ -26,8 +26,10 @@ from hubcache.errors import (
 )
 
 _NEXT = re.compile(r"<([^<>]+)>\s*;[^,]*\brel=\"?next\b")
-_RATE_RESET = re.compile(r"\bt=(\d+)")
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_RATE_RESET = re.compile(r"\bt=([0-9]{1,18})", re.ASCII)
+# No more digits than a file can have bytes: int() refuses some thousand of them.
+_SIZE = re.compile(r"[0-9]{1,18}", re.ASCII)
+_CONTENT_RANGE = re.compile(rf"bytes ({_SIZE.pattern})-({_SIZE.pattern})/({_SIZE.pattern}|\*)", re.ASCII)
 
 
 def api_path(repo: RepoId) -> str:
@@ -60,6 +62,11 @@ def parse_etag(text: str) -> Digest:
     return Digest.parse(text.strip().removeprefix("W/").strip('"'))
 
 
+def parse_size(text: str | None) -> int | None:
+    """Read a Content-Length in bytes; None where it says nothing, or nonsense."""
+    return int(text) if text and _SIZE.fullmatch(text) else None
+
+
 def next_page(link: str | None) -> str | None:
     """Find the next page's URL in a Link header."""
     found = _NEXT.search(link or "")
@@ -73,7 +80,7 @@ def parse_content_range(text: str | None) -> tuple[int, int, int | None]:
         IntegrityError: it is none.
     """
     found = _CONTENT_RANGE.fullmatch(text or "")
-    if not found:
+    if not found or int(found[1]) > int(found[2]):
         raise IntegrityError(f"not a Content-Range: {text!r}")
     return int(found[1]), int(found[2]) + 1, None if found[3] == "*" else int(found[3])
 
@@ -89,7 +96,7 @@ def parse_tree(rows: Iterable[Mapping[str, Any]]) -> dict[RepoPath, Entry]:
         try:
             if row["type"] == "file":
                 files[parse_path(row["path"])] = _entry(row)
-        except (KeyError, TypeError, AttributeError, BadReference) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, BadReference) as error:
             raise IntegrityError(f"the listing has a row that cannot be read: {str(row)[:200]} ({error})") from error
     return files
 
@@ -97,15 +104,21 @@ def parse_tree(rows: Iterable[Mapping[str, Any]]) -> dict[RepoPath, Entry]:
 def _entry(row: Mapping[str, Any]) -> Entry:
     lfs = row.get("lfs")
     if not lfs:
-        return Entry(Blob(Digest.parse(row["oid"]), int(row["size"])), xet=row.get("xetHash"))
+        return Entry(Blob(Digest.parse(row["oid"]), _size(row["size"])), xet=row.get("xetHash"))
     digest = Digest.parse(str(lfs.get("oid") or lfs["sha256"]))
-    return Entry(Blob(digest, int(lfs["size"])), pointer=Digest.parse(row["oid"]).hex, xet=row.get("xetHash"))
+    return Entry(Blob(digest, _size(lfs["size"])), pointer=Digest.parse(row["oid"]).hex, xet=row.get("xetHash"))
+
+
+def _size(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"not a size: {value!r}")
+    return value
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Read how many seconds an answer asks to wait, from Retry-After or RateLimit."""
-    seconds = headers.get("Retry-After", "")
-    if seconds.isdigit():
+    seconds = parse_size(headers.get("Retry-After"))
+    if seconds is not None:
         return float(seconds)
     reset = _RATE_RESET.search(headers.get("RateLimit", ""))
     return float(reset[1]) if reset else None

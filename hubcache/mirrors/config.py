@@ -1,8 +1,12 @@
-"""mirrors.yaml as values: endpoints by hub, and the catalogue of short names; it asks no mirror anything."""
+"""mirrors.yaml as values: endpoints by hub, and the catalogue of short names; it asks no mirror anything.
+
+Files are laid over each other in this order: the shipped one, the user's, the project's. A mirror replaces
+the one of its name, a new one comes before those that were there; so does a catalogue entry.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,21 +14,38 @@ from typing import Any
 
 import yaml
 
-from hubcache.errors import BadConfig
+from hubcache.core.urls import shown, split_url, without_credentials
+from hubcache.errors import BadConfig, BadReference
 
-HUBS = ("huggingface", "sparsezoo", "http")
-MIRROR_KEYS = ("name", "url", "hub", "token")
-TOP_KEYS = ("mirrors", "catalogue")
+HUBS = ("huggingface", "modelscope", "sparsezoo", "http")
+TRUST = ("metadata", "bytes")
+CONNECTIONS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """One endpoint; `token` names the environment variable whose value goes to its origin."""
+    """One endpoint that carries a hub's content.
+
+    Attributes:
+        token: the name of an environment variable, or `file:PATH`; its value goes to this origin only.
+        trust: what is believed of it: "metadata" (commits, listings, digests), "bytes", or both.
+        connections: how many at once, at most.
+        rate: bytes per second over all connections, None for no limit.
+        namespaces: the orgs (or names, as shell patterns) it may be asked for; () for every public one.
+        ca: a file of certificates to trust for it.
+        headers: sent with every request to it.
+    """
 
     name: str
     url: str
     hub: str
     token: str | None = None
+    trust: tuple[str, ...] = TRUST
+    connections: int = CONNECTIONS
+    rate: float | None = None
+    namespaces: tuple[str, ...] = ()
+    ca: Path | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,71 +66,167 @@ def shipped_path() -> Path:
     return installed if installed.exists() else Path(__file__).parents[2] / "mirrors.yaml"
 
 
-def load(paths: Iterable[Path]) -> MirrorsConfig:
-    """Read the shipped file and lay each file of `paths` over what came before.
-
-    A mirror replaces the one of the same name, a new one comes first; a catalogue entry replaces
-    the one of the same short name.
+def load(paths: Iterable[Path] = (), *, project: Path | None = None) -> MirrorsConfig:
+    """Read the shipped file and lay the user's files and the project's over it.
 
     Raises:
-        BadConfig: a file that cannot be read, with its name, the wrong key and the nearest right one.
+        BadConfig: a file that cannot be read, with its name, the line, and the nearest right key.
     """
     mirrors: dict[str, Mirror] = {}
     catalogue: dict[str, str] = {}
-    for path in (shipped_path(), *paths):
-        content = _read(path)
-        ours = {mirror.name: mirror for mirror in _mirrors(content, path)}
-        mirrors = {name: ours.get(name, mirror) for name, mirror in mirrors.items()}
-        mirrors = {**{name: mirror for name, mirror in ours.items() if name not in mirrors}, **mirrors}
-        catalogue |= _catalogue(content, path)
+    files = [_File(path, takes_secrets=True) for path in (shipped_path(), *paths)]
+    for file in files + ([_File(project, takes_secrets=False)] if project is not None else []):
+        content = file.read()
+        ours = {mirror.name: mirror for mirror in content.mirrors}
+        kept = {name: ours.get(name, mirror) for name, mirror in mirrors.items()}
+        mirrors = {name: mirror for name, mirror in ours.items() if name not in mirrors} | kept
+        catalogue |= content.catalogue
     return MirrorsConfig(tuple(mirrors.values()), catalogue)
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506  # a safe loader either way
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadConfig(f"{path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise BadConfig(f"{path}: not YAML: {error}") from error
-    if content is None:
-        return {}
-    return _checked(content, TOP_KEYS, path, "the file")
+class _File:
+    """One mirrors.yaml, read with the line of everything that may be wrong."""
+
+    def __init__(self, path: Path, *, takes_secrets: bool) -> None:
+        self._path = path
+        self._takes_secrets = takes_secrets
+
+    def read(self) -> MirrorsConfig:
+        try:
+            node = yaml.compose(self._path.read_text(encoding="utf-8"), Loader=_LOADER)
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadConfig(f"{self._path}: {error}") from error
+        except yaml.YAMLError as error:
+            raise BadConfig(f"{self._path}: not YAML: {' '.join(str(error).split())}") from error
+        if node is None or node.tag == _NULL:
+            return MirrorsConfig()
+        self._check_tags(node)
+        top = self._mapping(node, ("mirrors", "catalogue"), "the file")
+        said = {key: value for key, value in top.items() if value.tag != _NULL}
+        mirrors = self._list(said["mirrors"], "mirrors") if "mirrors" in said else []
+        catalogue = self._texts(said["catalogue"], "catalogue") if "catalogue" in said else {}
+        return MirrorsConfig(tuple(self._mirror(row) for row in mirrors), catalogue)
+
+    def _mirror(self, node: yaml.Node) -> Mirror:
+        fields = self._mapping(node, ("name", "url", "hub", *_FIELDS), "a mirror")
+        for key in ("name", "url", "hub"):
+            if key not in fields or fields[key].tag != _TEXT:
+                raise self._wrong(fields.get(key, node), f"a mirror has no {key}")
+        name = self._text(fields["name"], "name")
+        url = self._url(fields["url"], name)
+        hub = self._one_of(fields["hub"], HUBS, "hub")
+        if not self._takes_secrets and "token" in fields:
+            raise self._wrong(
+                fields["token"],
+                f"{name}: a project's file names no token: whoever wrote it would choose where yours goes",
+                "name it in your own mirrors.yaml",
+            )
+        rest = {key: reader(self, fields[key], key) for key, reader in _FIELDS.items() if key in fields}
+        return Mirror(name, url, hub, **rest)
+
+    def _mapping(self, node: yaml.Node, keys: tuple[str, ...], what: str) -> dict[str, yaml.Node]:
+        if not isinstance(node, yaml.MappingNode):
+            raise self._wrong(node, f"{what} is no mapping of {', '.join(keys)}")
+        found: dict[str, yaml.Node] = {}
+        for key_node, value in node.value:
+            key = str(key_node.value)
+            if key not in keys:
+                near = get_close_matches(key, keys, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(keys)}"
+                raise self._wrong(key_node, f"{what} has the unknown key {key!r}", hint)
+            if key in found:
+                raise self._wrong(key_node, f"{what} has {key!r} twice")
+            found[key] = value
+        return found
+
+    def _list(self, node: yaml.Node, what: str) -> list[yaml.Node]:
+        if not isinstance(node, yaml.SequenceNode):
+            raise self._wrong(node, f"{what} is no list")
+        return list(node.value)
+
+    def _text(self, node: yaml.Node, what: str) -> str:
+        if not isinstance(node, yaml.ScalarNode) or not node.value:
+            raise self._wrong(node, f"{what} is no text")
+        return str(node.value)
+
+    def _url(self, node: yaml.Node, name: str) -> str:
+        url = self._text(node, "url")
+        if without_credentials(url) != url:
+            raise self._wrong(node, f"{name}: credentials do not belong in a URL", "name a token's variable instead")
+        try:
+            return split_url(url).address.rstrip("/")
+        except BadReference as error:
+            raise self._wrong(node, f"{name}: not an http or https URL: {error.message}") from error
+
+    def _check_tags(self, node: yaml.Node) -> None:
+        """Refuse YAML's own types (`!!python/…`): nothing here needs one."""
+        if not node.tag.startswith("tag:yaml.org,2002:") or node.tag.startswith("tag:yaml.org,2002:python/"):
+            raise self._wrong(node, f"not YAML that is read here: {shown(node.tag)!r}")
+        children = [each for pair in node.value for each in pair] if isinstance(node, yaml.MappingNode) else node.value
+        for child in children if isinstance(node, yaml.CollectionNode) else ():
+            self._check_tags(child)
+
+    def _texts(self, node: yaml.Node, what: str) -> dict[str, str]:
+        if not isinstance(node, yaml.MappingNode) or any(value.tag != _TEXT for _, value in node.value):
+            raise self._wrong(node, f"{what} is no mapping of texts")
+        return {self._text(key, what): self._text(value, what) for key, value in node.value}
+
+    def _one_of(self, node: yaml.Node, choices: tuple[str, ...], what: str) -> str:
+        text = self._text(node, what)
+        if text not in choices:
+            near = get_close_matches(text, choices, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(choices)}"
+            raise self._wrong(node, f"no such {what}: {text!r}", hint)
+        return text
+
+    def _trust(self, node: yaml.Node, what: str) -> tuple[str, ...]:
+        return tuple(self._one_of(each, TRUST, what) for each in self._list(node, what))
+
+    def _names(self, node: yaml.Node, what: str) -> tuple[str, ...]:
+        return tuple(self._text(each, what) for each in self._list(node, what))
+
+    def _connections(self, node: yaml.Node, what: str) -> int:
+        text = self._text(node, what)
+        if not text.isdigit() or not 1 <= int(text) <= 64:
+            raise self._wrong(node, f"{what} is no number from 1 to 64: {text!r}")
+        return int(text)
+
+    def _rate(self, node: yaml.Node, what: str) -> float:
+        """Read MB/s as bytes per second."""
+        text = self._text(node, what)
+        try:
+            rate = float(text) * 1e6
+        except ValueError:
+            rate = 0.0
+        if not 0 < rate < float("inf"):
+            raise self._wrong(node, f"{what} is no number of MB/s: {text!r}")
+        return rate
+
+    def _token(self, node: yaml.Node, what: str) -> str:
+        text = self._text(node, what)
+        if not text.startswith("file:") and not text.replace("_", "a").isalnum():
+            # Not repeated: it may be the token itself.
+            raise self._wrong(node, f"{what} is the NAME of an environment variable, or file:PATH")
+        return text
+
+    def _file(self, node: yaml.Node, what: str) -> Path:
+        path = self._path.parent / Path(self._text(node, what)).expanduser()
+        if not path.is_file():
+            raise self._wrong(node, f"{what}: there is no file {path}")
+        return path
+
+    def _wrong(self, node: yaml.Node, message: str, hint: str = "") -> BadConfig:
+        return BadConfig(f"{self._path}, line {node.start_mark.line + 1}: {message}", hint=hint)
 
 
-def _checked(content: object, keys: tuple[str, ...], path: Path, what: str) -> Mapping[str, Any]:
-    if not isinstance(content, dict):
-        raise BadConfig(f"{path}: {what} is no mapping of {', '.join(keys)}")
-    for key in content:
-        if key not in keys:
-            near = get_close_matches(str(key), keys, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(keys)}"
-            raise BadConfig(f"{path}: {what} has the unknown key {key!r}", hint=hint)
-    return content
-
-
-def _mirrors(content: Mapping[str, Any], path: Path) -> list[Mirror]:
-    rows = content.get("mirrors") or []
-    if not isinstance(rows, list):
-        raise BadConfig(f"{path}: mirrors is no list")
-    return [_mirror(row, path) for row in rows]
-
-
-def _mirror(row: object, path: Path) -> Mirror:
-    fields = _checked(row, MIRROR_KEYS, path, "a mirror")
-    for key in ("name", "url", "hub"):
-        if not isinstance(fields.get(key), str):
-            raise BadConfig(f"{path}: a mirror has no {key}: {dict(fields)}")
-    if fields["hub"] not in HUBS:
-        raise BadConfig(f"{path}: {fields['name']}: no such hub: {fields['hub']!r}", hint=f"one of: {', '.join(HUBS)}")
-    if not fields["url"].startswith(("http://", "https://")):
-        raise BadConfig(f"{path}: {fields['name']}: not an http or https URL: {fields['url']!r}")
-    return Mirror(fields["name"], fields["url"].rstrip("/"), fields["hub"], fields.get("token"))
-
-
-def _catalogue(content: Mapping[str, Any], path: Path) -> dict[str, str]:
-    rows = content.get("catalogue") or {}
-    if not isinstance(rows, dict) or not all(isinstance(text, str) for pair in rows.items() for text in pair):
-        raise BadConfig(f"{path}: catalogue is no mapping of short names to references")
-    return rows
+_TEXT, _NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_FIELDS: dict[str, Callable[[_File, yaml.Node, str], Any]] = {
+    "trust": _File._trust,
+    "token": _File._token,
+    "connections": _File._connections,
+    "rate": _File._rate,
+    "namespaces": _File._names,
+    "ca": _File._file,
+    "headers": _File._texts,
+}

@@ -8,7 +8,8 @@ from pathlib import Path
 from hubcache.core import wire
 from hubcache.core.ports import Content, Progress
 from hubcache.errors import HubcacheError
-from hubcache.net import Net, Origin, Response, redact
+from hubcache.localfile import disk_error
+from hubcache.net import Net, Origin, Response, redact, retry
 from hubcache.partial import PartialFile
 from hubcache.transfer import fill
 
@@ -38,24 +39,31 @@ def describe(net: Net, url: str) -> Remote:
     Raises:
         NotFound, AccessDenied, SourceUnavailable: as the server answers.
     """
-    with net.open_range(url, 0, 1) as response:
-        empty = response.status == 416
-        if not empty and (error := check_status(response)) is not None:
-            raise error
-        size = 0 if empty else response.total
-        etag, date = response.headers.get("ETag"), response.headers.get("Last-Modified")
-        validator = etag or (f"{date} {size}" if date else None)
-        return Remote(url, response.origin, size, validator)
+
+    def once() -> Remote:
+        with net.open_range(url, 0, 1) as response:
+            empty = response.status == 416
+            if not empty and (error := check_status(response)) is not None:
+                raise error
+            size = 0 if empty else response.total
+            etag, date = response.headers.get("ETag"), response.headers.get("Last-Modified")
+            validator = etag or (f"{date} {size}" if date else None)
+            return Remote(url, response.origin, size, validator)
+
+    return retry(once)
 
 
 def partial_at(file: Path, remote: Remote, *, algorithms: tuple[str, ...], progress: Progress) -> PartialFile:
     """Open the file to be filled, keeping an earlier process's bytes only if upstream is still the same."""
     note = file.with_name(file.name + ".validator")
     known = remote.validator or ""
-    if not known or not note.exists() or note.read_text() != known:
-        for stale in (file, file.with_name(file.name + ".ranges")):
-            stale.unlink(missing_ok=True)
-        note.write_text(known)
+    try:
+        if not known or not note.exists() or note.read_bytes() != known.encode():
+            for stale in (file, file.with_name(file.name + ".ranges")):
+                stale.unlink(missing_ok=True)
+            note.write_bytes(known.encode())
+    except OSError as error:
+        raise disk_error(error, note) from error
     partial = PartialFile(file, remote.size, algorithms=algorithms, journal=file.with_name(file.name + ".ranges"))
     progress.begin(1, remote.size or 0)
     progress.advance(partial.resumed, "resumed")

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from hubcache.core.artifact import Artifact, Entry, Manifest, RepoId, RepoPath, Revision, parse_commit, parse_path
-from hubcache.core.digests import new_hasher
-from hubcache.core.gitobj import commit_of, entry_for
+from hubcache.core.artifact import Artifact, Manifest, RepoId, RepoPath, Revision, parse_commit, parse_path
+from hubcache.core.gitobj import ContentDigests, commit_of
 from hubcache.core.plan import Preview
 from hubcache.core.ports import Content, Stage
 from hubcache.core.reference import Reference
 from hubcache.core.urls import archive_suffix
 from hubcache.errors import EntryNotFound, IntegrityError, SourceUnavailable
-from hubcache.localfile import FileContent, hash_file
+from hubcache.localfile import FileContent, digest_file
 from hubcache.sources.huggingface import HubSource
 from hubcache.sources.registry import SourceConfig
 from hubcache.sources.staged import ORIGINAL, Published, StagedSource
@@ -42,7 +40,7 @@ class LocalSource:
             raise EntryNotFound(f"there is no {path} on this machine")
         if path.is_file() and archive_suffix(path.name) is not None:
             return self._archives.resolve(reference)
-        hashed = {name: _hash(file) for name, file in _files(path)}
+        hashed = {name: digest_file(file) for name, file in _files(path)}
         if not hashed:
             raise EntryNotFound(f"{path} holds no files")
         claimed = reference.argument("commit")
@@ -67,7 +65,7 @@ class LocalSource:
         """Let go of the archives' stages."""
         self._archives.close()
 
-    def _claimed(self, reference: Reference, claimed: str, hashed: dict[RepoPath, _Hashed]) -> Artifact:
+    def _claimed(self, reference: Reference, claimed: str, hashed: dict[RepoPath, ContentDigests]) -> Artifact:
         """Check the files against the listing of the commit that they are said to be."""
         commit = parse_commit(claimed)
         listing = self._listing_of(reference.repo, commit)
@@ -93,27 +91,7 @@ class LocalSource:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Hashed:
-    """A local file's size in bytes and both its digests; which of them names it is its path's or a listing's say."""
-
-    size: int
-    git_sha1: str
-    sha256: str
-
-    def entry(self, path: RepoPath) -> Entry:
-        return entry_for(path, self.size, git_sha1=self.git_sha1, sha256=self.sha256)
-
-
-def _hash(file: Path) -> _Hashed:
-    size = file.stat().st_size
-    sha1, sha256 = new_hasher("git-sha1", size), new_hasher("sha256", size)
-    if hash_file(file, sha1, sha256) != size:
-        raise IntegrityError(f"{file} changed while it was read")
-    return _Hashed(size, sha1.hexdigest(), sha256.hexdigest())
-
-
-def _disagreement(path: RepoPath, found: _Hashed, listing: Manifest) -> str | None:
+def _disagreement(path: RepoPath, found: ContentDigests, listing: Manifest) -> str | None:
     entry = listing.files.get(path)
     if entry is None:
         return f"{path}: the commit has no such file"
@@ -124,7 +102,7 @@ def _disagreement(path: RepoPath, found: _Hashed, listing: Manifest) -> str | No
     return f"{path}: its {digest.algorithm} is {computed}, the hub lists {digest.hex}"
 
 
-def _computed(reference: Reference, hashed: dict[RepoPath, _Hashed]) -> Artifact:
+def _computed(reference: Reference, hashed: dict[RepoPath, ContentDigests]) -> Artifact:
     manifest = Manifest({path: found.entry(path) for path, found in hashed.items()})
     revision = Revision(reference.revision, commit_of(manifest))
     return Artifact(reference.repo, revision, manifest, origin=reference.address, refs=(ORIGINAL,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from urllib.parse import urljoin
 
 from hubcache.core import wire
@@ -16,6 +17,15 @@ from hubcache.sources.registry import SourceConfig
 MAX_PAGES = 10_000
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What the hub says of a revision: its commit, the repo's present name, and whether anybody may have it."""
+
+    repo: RepoId
+    commit: str
+    is_public: bool
+
+
 class HubSource:
     """One endpoint of the Hub's API."""
 
@@ -24,23 +34,28 @@ class HubSource:
         self._endpoint = endpoint.rstrip("/")
         self._memory = memory
         self._notify = notify
-        # The hub's own name for a repo, where the cache keeps it under another (--as, renamed repos).
-        self._hub_names: dict[RepoId, RepoId] = {}
         # Where the hub redirected a file to; asked again with every range, it would answer the same.
         self._located: dict[tuple[RepoId, str, RepoPath], str] = {}
 
     def resolve(self, reference: Reference, /) -> Artifact:
         """Pin a reference: one request for the commit, and the listing's pages if the cache lacks them."""
-        repo = RepoId("hf", reference.repo.kind, reference.address)
-        commit = reference.revision
-        if not is_commit(commit):
-            asked = repo
-            repo, commit = self._ask_commit(asked, reference.revision)
-            if repo != asked:
-                self._notify(f"{asked} is called {repo} now; it is kept under the name that was asked for")
-        self._hub_names[reference.repo] = repo
-        manifest = self._memory.listing(reference.repo, commit) or self.listing(repo, commit)
-        return Artifact(reference.repo, Revision(reference.revision, commit), manifest, origin=self._endpoint)
+        asked = RepoId("hf", reference.repo.kind, reference.address)
+        known = self._memory.listing(reference.repo, reference.revision) if is_commit(reference.revision) else None
+        if known is not None:
+            # Not asked, so not known to be public: its bytes come from where its listing came from.
+            told = _Told(asked, reference.revision, is_public=False)
+        else:
+            told = self._ask(asked, reference.revision)
+        if told.repo != asked:
+            self._notify(f"{asked} is called {told.repo} now; it is kept under the name that was asked for")
+        return Artifact(
+            reference.repo,
+            Revision(reference.revision, told.commit),
+            known or self._memory.listing(reference.repo, told.commit) or self.listing(told.repo, told.commit),
+            origin=self._endpoint,
+            published_as=told.repo,
+            is_public=told.is_public,
+        )
 
     def listing(self, repo: RepoId, commit: str) -> Manifest:
         """Fetch a commit's whole listing, page by page."""
@@ -70,8 +85,7 @@ class HubSource:
                 return response
             response.close()
             self._located.pop(key, None)  # a signed address that has run out
-        repo = self._hub_names.get(artifact.repo, artifact.repo)
-        url = self._endpoint + wire.resolve_path(repo, artifact.revision.commit, path)
+        url = self._endpoint + wire.resolve_path(artifact.published_as or artifact.repo, artifact.revision.commit, path)
         response = self._net.open_range(url, start, end)
         if (error := self._check(f"{artifact.repo}/{path}")(response)) is not None:
             response.close()
@@ -83,12 +97,14 @@ class HubSource:
     def close(self) -> None:
         """Hold nothing: the connections are the Net's."""
 
-    def _ask_commit(self, repo: RepoId, revision: str) -> tuple[RepoId, str]:
-        """Ask which commit a revision is; return it with the repo's present name."""
+    def _ask(self, repo: RepoId, revision: str) -> _Told:
+        """Ask which commit a revision is, under which name, and for whom."""
         url = self._endpoint + wire.revision_path(repo, revision)
         answer, _ = self._net.fetch_json(url, check=self._check(f"{repo}@{revision}"))
         try:
-            return RepoId.parse(answer.get("id") or repo.name, kind=repo.kind), parse_commit(answer["sha"])
+            name = RepoId.parse(answer.get("id") or repo.name, kind=repo.kind)
+            is_public = not (answer.get("private") or answer.get("gated"))
+            return _Told(name, parse_commit(answer["sha"]), is_public)
         except (KeyError, TypeError, AttributeError, BadReference) as error:
             raise SourceUnavailable(f"{redact(url)} answered no commit: is it a Hub's address?") from error
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from hubcache.core.ports import Memory, Progress, Source
 from hubcache.errors import BadReference
-from hubcache.net import Net
+
+if TYPE_CHECKING:
+    from hubcache.net import Net  # 60 ms that a command without a network need not pay
 
 GROUP = "hubcache.sources"
 

@@ -49,7 +49,8 @@ class StagedSource:
     def __init__(self, publication: Publication, memory: Memory) -> None:
         self._publication = publication
         self._memory = memory
-        self._held = ExitStack()
+        self._held: dict[tuple[RepoId, str], ExitStack] = {}
+        self._known: dict[Reference, Recalled] = {}
         self._stages: dict[tuple[RepoId, str], Stage] = {}
         self._recalled: dict[tuple[RepoId, str], Reference] = {}
         self._fetching = threading.Lock()
@@ -60,18 +61,19 @@ class StagedSource:
             return self._artifact(reference, current)
         # Asked before anything is made on the disk: a wrong reference leaves no trace.
         self._publication.probe(reference)
-        stage = self._held.enter_context(self._memory.stage(reference))
-        # Another process may have finished while this one waited for the stage.
-        if (current := self._recall(reference)) is not None:
-            return self._artifact(reference, current)
-        return self._artifact(reference, self._publish(reference, stage))
+        with self._fetching:
+            stage = self._hold_stage(reference)
+            # Another process may have finished while this one waited for the stage.
+            current = self._recall(reference) or self._publish(reference, stage)
+        return self._artifact(reference, current)
 
     def open(self, artifact: Artifact, path: RepoPath, start: int = 0, end: int | None = None) -> FileContent:
         """Open a staged file; it may be moved into the store. Known content whose bytes are gone is fetched again."""
         artifact.entry(path)
         key = artifact.repo, artifact.revision.commit
         with self._fetching:
-            if key not in self._stages:
+            stage = self._stages.get(key)
+            if stage is None or not stage.file(path).exists():
                 self._fetch_again(key)
             return FileContent(self._stages[key].file(path), start, end, movable=True)
 
@@ -81,15 +83,25 @@ class StagedSource:
 
     def close(self) -> None:
         """Let go of the stages."""
-        self._held.close()
+        while self._held:
+            self._held.popitem()[1].close()
+
+    def _hold_stage(self, reference: Reference) -> Stage:
+        """Hold the reference's stage; one held already is given back first, for its lock admits nobody twice."""
+        key = reference.repo, reference.address
+        if key in self._held:
+            self._held.pop(key).close()
+        held = ExitStack()
+        stage = held.enter_context(self._memory.stage(reference))
+        self._held[key] = held
+        return stage
 
     def _fetch_again(self, key: tuple[RepoId, str]) -> None:
         repo, commit = key
         reference = self._recalled.get(key)
         if reference is None:
             raise EntryNotFound(f"{repo}@{commit[:12]}: its source has no files by commit")
-        stage = self._held.enter_context(self._memory.stage(reference))
-        published = self._publish(reference, stage)
+        published = self._publish(reference, self._hold_stage(reference))
         if published.commit != commit:
             raise SourceUnavailable(f"{reference.address} now has other content than {commit[:12]}")
 
@@ -102,10 +114,12 @@ class StagedSource:
         manifest = stage.manifest()
         commit = commit_of(manifest)
         self._stages[reference.repo, commit] = stage
-        return Recalled(commit, manifest, published.validator, published.origin)
+        self._recalled[reference.repo, commit] = reference
+        self._known[reference] = Recalled(commit, manifest, published.validator, published.origin)
+        return self._known[reference]
 
     def _recall(self, reference: Reference) -> Recalled | None:
-        recalled = self._memory.recall(reference)
+        recalled = self._known.get(reference) or self._memory.recall(reference)
         if recalled is None or recalled.validator is None:
             return None
         if self._publication.probe(reference) != recalled.validator:

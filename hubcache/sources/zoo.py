@@ -126,13 +126,17 @@ def _parse_file(row: Mapping[str, Any], api: str) -> ZooFile:
     try:
         size = int(row["fileSize"])
         url = urljoin(api + "/", str(row["downloadUrl"]))
-        Origin.of(url)
+        if (Origin.of(api).scheme, Origin.of(url).scheme) == ("https", "http"):
+            raise ValueError("plain http, listed over https")
         md5 = row.get("md5")
         valid = md5 if isinstance(md5, str) and _MD5.fullmatch(md5) else None
         if size < 0:
             raise ValueError(f"size {size}")
-        return ZooFile(place_file(str(row["displayName"]), str(row.get("fileType", ""))), url, size, valid)
-    except (KeyError, TypeError, ValueError, BadReference) as error:
+        name = row["displayName"]
+        if not isinstance(name, str):
+            raise TypeError(f"name {name!r}")
+        return ZooFile(place_file(name, str(row.get("fileType", ""))), url, size, valid)
+    except (KeyError, TypeError, ValueError, OverflowError, BadReference, SourceUnavailable) as error:
         raise IntegrityError(f"{api} lists a file that cannot be read: {str(row)[:200]} ({error})") from error
 
 

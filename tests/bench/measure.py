@@ -31,11 +31,12 @@ HF = str(BIN / "hf")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One process from start to end: seconds of wall and CPU (user + system) time, peak resident bytes."""
+    """One process from start to end: seconds of wall and CPU (user and system), peak resident bytes, lines printed."""
 
     wall: float
     cpu: float
     rss: int
+    lines: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Target:
 
 
 class CommandFailed(Exception):
-    """A measured command that ended with an error: its time means nothing."""
+    """A measured command that did not do its work: its time means nothing."""
 
 
 Contender = Callable[[Path], Run]
@@ -72,11 +73,25 @@ def run(command: Sequence[str], environ: Mapping[str, str] | None = None) -> Run
         _, status, used = os.wait4(process.pid, 0)
         wall = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            told.seek(0)
-            raise CommandFailed(f"{' '.join(command)}: exit {process.returncode}\n{told.read().decode(errors='replace')}")
+        told.seek(0)
+        output = told.read().decode(errors="replace")
+    if process.returncode:
+        raise CommandFailed(f"{' '.join(command)}: exit {process.returncode}\n{output}")
     unit = 1 if sys.platform == "darwin" else 1024
-    return Run(wall, used.ru_utime + used.ru_stime, used.ru_maxrss * unit)
+    return Run(wall, used.ru_utime + used.ru_stime, used.ru_maxrss * unit, output.count("\n"))
+
+
+def fetch(command: Sequence[str], home: Path, endpoint: str, *, files: int, size: int) -> Run:
+    """Run a download into an empty cache and count what it brought.
+
+    Raises:
+        CommandFailed: the snapshot has not so many files and bytes.
+    """
+    measured = run(command, environment(home, endpoint))
+    found = [file.stat().st_size for file in home.glob("hub/models--*/snapshots/*/**/*") if file.is_file()]
+    if (len(found), sum(found)) != (files, size):
+        raise CommandFailed(f"{' '.join(command)}: {len(found)} files of {sum(found)} bytes, not {files} of {size}")
+    return measured
 
 
 def alternate(contenders: Mapping[str, Contender], *, runs: int, place: Path) -> dict[str, list[Run]]:
@@ -136,7 +151,10 @@ def parser(purpose: str | None, *, runs: int) -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description=(purpose or "").partition("\n")[0])
     options.add_argument("--runs", type=int, default=runs, help="runs of each peer")
     options.add_argument(
-        "--dir", type=Path, default=Path(tempfile.gettempdir()), help="where to work; best a tmpfs, as /dev/shm often is"
+        "--dir",
+        type=Path,
+        default=Path(tempfile.gettempdir()),
+        help="where to work; best a tmpfs, as /dev/shm often is",
     )
     return options
 
@@ -169,12 +187,17 @@ def cpu(runs: Sequence[Run]) -> float:
     return statistics.median(run.cpu for run in runs)
 
 
+def ratios(ours: Sequence[Run], theirs: Sequence[Run], peer: str) -> dict[str, float]:
+    """Divide our medians by the peer's."""
+    return {f"wall_to_{peer}": wall(ours) / wall(theirs), f"cpu_to_{peer}": cpu(ours) / cpu(theirs)}
+
+
 def report(
     benchmark: str,
     sizes: Mapping[str, Any],
     measured: Mapping[str, list[Run]],
     *,
-    ratios: Mapping[str, float],
+    compared: Mapping[str, float],
     targets: Mapping[str, Target],
     place: Path,
 ) -> None:
@@ -184,7 +207,7 @@ def report(
         "benchmark": benchmark,
         **sizes,
         "measured": figures(measured),
-        "ratios": {name: round(ratio, 4) for name, ratio in ratios.items()},
+        "ratios": {name: round(ratio, 4) for name, ratio in compared.items()},
         "targets": told,
         "ok": all(target["ok"] for target in told.values()),
         "versions": _versions(),

@@ -1,0 +1,99 @@
+"""One cached commit, described for people: where it came from, its files, which of them can run code."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from hubcache.app.local import LocalApp, find, source_text
+from hubcache.core.artifact import Kind, RepoId, RepoPath
+from hubcache.core.digests import Blob
+from hubcache.core.select import select
+from hubcache.errors import EntryNotFound
+
+Risk = Literal["", "pickle", "code"]
+_PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedFile:
+    """A file of the commit; `present` says that the snapshot has it with its size."""
+
+    path: RepoPath
+    blob: Blob
+    present: bool
+    risk: Risk
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A commit in the cache; what is not known of its origin is empty, `pulled_at` is in unix seconds.
+
+    `is_listed` says that the commit's listing is here, so that `files` are all of its files.
+    """
+
+    repo: RepoId
+    commit: str
+    refs: tuple[str, ...]
+    path: Path
+    origin: str
+    source: str
+    pulled_at: int | None
+    is_listed: bool
+    files: tuple[DescribedFile, ...]
+
+    @property
+    def size(self) -> int:
+        """All files' bytes, here or not."""
+        return sum(file.blob.size for file in self.files)
+
+    @property
+    def missing(self) -> list[DescribedFile]:
+        """The files that are not here."""
+        return [file for file in self.files if not file.present]
+
+
+def describe(app: LocalApp, text: str, *, kind: Kind | None = None) -> Description:
+    """Describe what a reference means in the cache; no hub is asked.
+
+    Raises:
+        OfflineError: it is not in the cache.
+        EntryNotFound: the reference names a file that the commit does not have.
+    """
+    [(reference, artifact)] = find(app, [text], kind=kind)
+    folder, commit = app.cache.folder(artifact.repo), artifact.revision.commit
+    told = folder.provenance(commit)
+    snapshot = folder.snapshot_path(commit)
+    paths = select(artifact.manifest.files, below=reference.path)
+    if reference.path and not paths:
+        raise EntryNotFound(f"{artifact.repo}@{commit[:12]} has no file {reference.path}")
+    blobs = {path: artifact.manifest.files[path].blob for path in paths}
+    pulled_at = told.get("pulled_at")
+    return Description(
+        repo=artifact.repo,
+        commit=commit,
+        refs=tuple(sorted(name for name, held in folder.refs().items() if held == commit)),
+        path=snapshot,
+        origin=str(told.get("origin") or ""),
+        source=source_text(told),
+        pulled_at=pulled_at if isinstance(pulled_at, int) else None,
+        is_listed=folder.listing(commit) is not None,
+        files=tuple(
+            DescribedFile(path, blob, _is_present(snapshot / path, blob), risk(path)) for path, blob in blobs.items()
+        ),
+    )
+
+
+def risk(path: str) -> Risk:
+    """Say what loading the file may run: a pickle's opcodes, or code."""
+    suffix = PurePosixPath(path).suffix.lower()
+    return "pickle" if suffix in _PICKLES else "code" if suffix == ".py" else ""
+
+
+def _is_present(file: Path, blob: Blob) -> bool:
+    try:
+        return os.stat(file).st_size == blob.size
+    except OSError:
+        return False

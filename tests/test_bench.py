@@ -1,0 +1,101 @@
+"""Every benchmark runs end to end in a tiny size and prints one line of JSON; no time is asserted here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bench import measure
+from tests.bench.measure import CommandFailed, Target
+
+ROOT = Path(__file__).parents[1]
+FIELDS = {"benchmark", "runs", "measured", "ratios", "targets", "ok", "versions", "machine"}
+
+
+def bench(name: str, place: Path, *options: str) -> dict[str, Any]:
+    """Run a benchmark once and return the one line it printed."""
+    command = [sys.executable, "-m", f"tests.bench.{name}", "--dir", str(place), "--runs", "1", *options]
+    environ = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    [line] = done.stdout.splitlines()
+    told: dict[str, Any] = json.loads(line)
+    return told
+
+
+def check(told: dict[str, Any], name: str, peers: set[str], targets: set[str]) -> None:
+    assert told.keys() >= FIELDS
+    assert told["benchmark"] == name
+    assert set(told["measured"]) == peers
+    assert all(figures["wall_s"]["median"] > 0 for figures in told["measured"].values())
+    assert all(figures["peak_rss_bytes"] > 1 << 20 for figures in told["measured"].values())
+    assert set(told["targets"]) >= targets
+    assert told["ok"] == all(target["ok"] for target in told["targets"].values())
+
+
+def test_big_file_prints_one_line(tmp_path: Path) -> None:
+    told = bench("big_file", tmp_path, "--size", "12345678")
+    peers = set(told["measured"]) - {"curl"}
+    assert peers == {"hubcache", "hf"}
+    check(told, "big_file", set(told["measured"]), {"wall_to_hf", "cpu_to_hf", "peak_rss_bytes"})
+    assert told["size_bytes"] == 12345678
+
+
+def test_small_files_prints_one_line(tmp_path: Path) -> None:
+    told = bench("small_files", tmp_path, "--files", "5", "--delay-ms", "1")
+    check(told, "small_files", {"hubcache", "hf"}, {"wall_to_hf"})
+
+
+@pytest.mark.slow
+def test_warm_prints_one_line(tmp_path: Path) -> None:
+    told = bench("warm", tmp_path)
+    names = {f"{who}_{what}" for who in ("hubcache", "hf") for what in ("branch", "commit", "help")}
+    check(told, "warm", names, {"branch_s", "commit_s", "help_s", "branch_requests", "commit_requests"})
+
+
+def test_cache_ls_prints_one_line(tmp_path: Path) -> None:
+    told = bench("cache_ls", tmp_path, "--repos", "4", "--files", "2")
+    check(told, "cache_ls", {"hubcache", "hf"}, {"wall_to_hf"})
+
+
+def test_a_benchmark_leaves_nothing_behind(tmp_path: Path) -> None:
+    with measure.scratch(tmp_path) as folder:
+        folder.joinpath("file").touch()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_command_is_no_measurement() -> None:
+    with pytest.raises(CommandFailed, match="exit 3"):
+        measure.run([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_a_run_counts_the_child_and_not_the_parent() -> None:
+    measured = measure.run([sys.executable, "-c", "x = bytearray(64 << 20); print(1); print(2)"])
+    assert measured.rss > 64 << 20
+    assert measured.lines == 2
+
+
+def test_contenders_take_turns_in_folders_of_their_own(tmp_path: Path) -> None:
+    turns: list[tuple[str, Path]] = []
+
+    def contender(name: str) -> measure.Contender:
+        def once(folder: Path) -> measure.Run:
+            turns.append((name, folder))
+            return measure.Run(1.0, 1.0, 1, 0)
+
+        return once
+
+    measure.alternate({"a": contender("a"), "b": contender("b")}, runs=2, place=tmp_path)
+    assert [name for name, _ in turns] == ["a", "b", "a", "b"]
+    assert len({folder for _, folder in turns}) == 4
+
+
+def test_a_target_is_met_at_its_limit() -> None:
+    assert Target(0.5, 0.5).told()["ok"]
+    assert not Target(0.51, 0.5).told()["ok"]
