@@ -89,14 +89,17 @@ def redact(url: str) -> str:
 class NetSettings:
     """How connections are made; times in seconds.
 
-    `tokens` are bound to origins and sent nowhere else; `proxies` maps http, https and all to proxy
-    URLs, and `no` to a list of hosts that are reached directly.
+    `tokens` and `headers` are bound to origins and sent nowhere else, `certificates` are files trusted
+    for one origin; `proxies` maps http, https and all to proxy URLs, and `no` to a list of hosts that are
+    reached directly.
     """
 
     user_agent: str = "hubcache"
     connect_timeout: float = 10.0
     read_timeout: float = 10.0
     tokens: Mapping[Origin, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[Origin, Mapping[str, str]] = field(default_factory=dict, repr=False)
+    certificates: Mapping[Origin, Path] = field(default_factory=dict)
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
     connections: int = 32
 
@@ -182,8 +185,7 @@ class Net:
 
     def __init__(self, settings: NetSettings) -> None:
         self.settings = settings
-        self._direct = urllib3.PoolManager(num_pools=16, maxsize=settings.connections, retries=False)
-        self._proxies: dict[str, urllib3.ProxyManager] = {}
+        self._pools: dict[tuple[str | None, Path | None], urllib3.PoolManager] = {}
 
     def open(
         self, url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, body: bytes | None = None
@@ -199,6 +201,7 @@ class Net:
         for _ in range(MAX_REDIRECTS):
             origin = Origin.of(url)
             sent = {"User-Agent": self.settings.user_agent, "Accept-Encoding": "identity", **(headers or {})}
+            sent |= self.settings.headers.get(origin, {})
             if token := self.settings.tokens.get(origin):
                 sent["Authorization"] = f"Bearer {token}"
             try:
@@ -272,16 +275,14 @@ class Net:
 
     def close(self) -> None:
         """Close every idle connection."""
-        for pool in (self._direct, *self._proxies.values()):
+        for pool in list(self._pools.values()):
             pool.clear()
 
     def _pool(self, origin: Origin) -> urllib3.PoolManager:
-        proxy = self._proxy_for(origin)
-        if proxy is None:
-            return self._direct
-        if proxy not in self._proxies:
-            self._proxies[proxy] = _proxy_manager(proxy, self.settings.connections)
-        return self._proxies[proxy]
+        key = self._proxy_for(origin), self.settings.certificates.get(origin)
+        if key not in self._pools:
+            self._pools[key] = _new_pool(*key, self.settings.connections)
+        return self._pools[key]
 
     def _proxy_for(self, origin: Origin) -> str | None:
         proxies = self.settings.proxies
@@ -318,12 +319,16 @@ def _is_direct(origin: Origin, hosts: str) -> bool:
     return False
 
 
-def _proxy_manager(proxy: str, connections: int) -> urllib3.ProxyManager:
+def _new_pool(proxy: str | None, certificates: Path | None, connections: int) -> urllib3.PoolManager:
+    trusted = None if certificates is None else str(certificates)
+    if proxy is None:
+        return urllib3.PoolManager(num_pools=16, maxsize=connections, retries=False, ca_certs=trusted)
     url = proxy if "://" in proxy else f"http://{proxy}"
-    authority = url.partition("://")[2].partition("/")[0]
-    login = unquote(authority.rpartition("@")[0])
+    login = unquote(url.partition("://")[2].partition("/")[0].rpartition("@")[0])
     headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
-    return urllib3.ProxyManager(redact(url), maxsize=connections, proxy_headers=headers, retries=False)
+    return urllib3.ProxyManager(
+        redact(url), maxsize=connections, proxy_headers=headers, retries=False, ca_certs=trusted
+    )
 
 
 def _response(raw: urllib3.BaseHTTPResponse, url: str, *, authenticated: bool) -> Response:

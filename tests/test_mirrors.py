@@ -34,9 +34,13 @@ def loaded(file: Path, text: str) -> MirrorsConfig:
 # -- the shipped file
 
 
-def test_the_shipped_file_names_the_two_hubs() -> None:
+def test_the_shipped_file_trusts_the_hubs_themselves_and_no_mirror() -> None:
     found = load([])
-    assert [mirror.url for mirror in found.of("huggingface")] == ["https://huggingface.co"]
+    assert {mirror.url: mirror.is_fallback for mirror in found.of("huggingface")} == {
+        "https://huggingface.co": False,
+        "https://hf-mirror.com": True,
+        "https://aliendao.cn": True,
+    }
     assert [mirror.url for mirror in found.of("sparsezoo")] == ["https://api.neuralmagic.com"]
 
 
@@ -67,7 +71,7 @@ def test_the_wheel_carries_the_file_and_the_type_marker(tmp_path: Path) -> None:
 
 def test_a_new_mirror_comes_before_the_shipped_ones(file: Path) -> None:
     names = [mirror.name for mirror in loaded(file, TEAM).of("huggingface")]
-    assert names == ["team", "huggingface"]
+    assert names == ["team", "huggingface", "hf-mirror", "aliendao"]
 
 
 def test_a_mirrors_url_loses_its_slash_and_keeps_its_token(file: Path) -> None:
@@ -76,7 +80,8 @@ def test_a_mirrors_url_loses_its_slash_and_keeps_its_token(file: Path) -> None:
 
 def test_a_mirror_of_the_same_name_takes_the_others_place(file: Path) -> None:
     found = loaded(file, "mirrors: [{name: huggingface, url: 'https://hub.example.com', hub: huggingface}]")
-    assert [mirror.url for mirror in found.of("huggingface")] == ["https://hub.example.com"]
+    assert found.of("huggingface")[0].url == "https://hub.example.com"
+    assert "https://huggingface.co" not in [mirror.url for mirror in found.mirrors]
 
 
 def test_a_catalogue_entry_replaces_the_one_of_its_name_and_leaves_the_rest(file: Path) -> None:

@@ -17,7 +17,7 @@ from tests.support.archives import END, compress, file, header, padded, pax, rea
 UNSAFE_NAMES = [
     "/etc/passwd", "../evil", "a/../../evil", "a/..", "C:/evil", "C:evil", "a/C:/evil", "//host/share/evil",
     "\\\\host\\evil", "a\\b", "line\nbreak", "\x1b[31mred", "del\x7f", "nul", "a/CON.txt", "com1/a", "dot.", "space ",
-    "a//b", "a/./b", ".", "..", ".//a", "x" * 256, "a?b", "a*b",
+    "a//b", "a/./b", ".", "..", ".//a", "x" * 256,
 ]  # fmt: skip
 COLLISIONS = [
     ("a", "a"), ("Config.json", "config.json"), ("d/x", "D/y"), ("d/x", "D"), ("\u00e9", "e\u0301"),

@@ -15,7 +15,7 @@ EXIT_CODES: tuple[tuple[type[errors.HubcacheError], int, str], ...] = (
     (errors.PartialError, 3, "some of several references failed"),
     (errors.NotFound, 4, "no such repo, revision or file"),
     (errors.SourceUnavailable, 5, "no answer: unreachable, or offline and not in the cache"),
-    (errors.IntegrityError, 6, "bytes that are not what they should be; nothing of them was kept"),
+    (errors.IntegrityError, 6, "bytes that are not what they should be"),
     (errors.CacheLocked, 7, "the cache is locked by another process"),
     (errors.DiskFull, 8, "the disk is full, or too small for what is to come"),
     (errors.AccessDenied, 9, "gated or private, or the token was refused"),

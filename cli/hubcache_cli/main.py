@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(report(error, as_json="--json" in arguments))
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED:
-            print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+            print("interrupted; a pull goes on where it stopped when it is run again", file=sys.stderr)
         raise
 
 

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from hubcache import __version__
 from hubcache.app.local import LocalApp, compose_local
 from hubcache.app.settings import HUGGINGFACE, Settings, clean_token
 from hubcache.cache.readthrough import ReadThrough
 from hubcache.core.ports import Progress, Source
-from hubcache.mirrors.config import MirrorsConfig
+from hubcache.errors import BadConfig
+from hubcache.mirrors.book import HealthBook
+from hubcache.mirrors.config import HUBS, TRUST, Mirror, MirrorsConfig
+from hubcache.mirrors.failover import Failover, Member
+from hubcache.mirrors.rate import RateLimit
 from hubcache.net import Net, NetSettings, Origin
 from hubcache.sources.offline import Offline
 from hubcache.sources.registry import SourceConfig, make_source
+
+
+MIRRORED = {"hf": "huggingface", "ms": "modelscope"}
+"""The schemes whose hubs' mirrors stand in for each other."""
+
+VARIABLE_OF = {"huggingface": "HF_ENDPOINT", "sparsezoo": "SPARSEZOO_API_URL"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +33,45 @@ class App(LocalApp):
     """The wired parts: everything a use case needs."""
 
     net: Net
+    book: HealthBook
 
     def source(self, scheme: str, progress: Progress, notify: Callable[[str], None]) -> Source:
         """Wire what answers a scheme's references: local content always, hubs unless the network is off."""
-        config = SourceConfig(self.net, self._endpoints(), self.cache, progress, notify, self.settings.offline)
+        config = SourceConfig(self.net, self.endpoints(), self.cache, progress, notify, self.settings.offline)
         if scheme == "file":
             return make_source(scheme, config)
-        upstream = Offline() if self.settings.offline else make_source(scheme, config)
+        if self.settings.offline:
+            return ReadThrough(self.cache, Offline(), notify=notify)
+        hub = MIRRORED.get(scheme)
+        upstream = make_source(scheme, config) if hub is None else self._failover(scheme, hub, config)
         return ReadThrough(self.cache, upstream, notify=notify)
 
-    def _endpoints(self) -> dict[str, str]:
-        return {"huggingface": self.settings.endpoint, "sparsezoo": self.settings.zoo_api}
+    def mirrors_of(self, hub: str) -> list[Mirror]:
+        """List a hub's mirrors in the order in which they are asked; HF_ENDPOINT and SPARSEZOO_API_URL come first.
+
+        An endpoint that nobody shipped is somebody's own: what it is asked for is told to no public hub, so
+        the shipped mirrors stand behind it only where it is one of them.
+        """
+        configured = list(self.mirrors.of(hub))
+        chosen = {"huggingface": (self.settings.endpoint, self.settings.endpoint_is_set),
+                  "sparsezoo": (self.settings.zoo_api, self.settings.zoo_api_is_set)}.get(hub)  # fmt: skip
+        if chosen is None or not chosen[1]:
+            return configured
+        known = {mirror.url: mirror for mirror in configured}
+        first = known.get(chosen[0]) or Mirror(VARIABLE_OF[hub], chosen[0], hub)
+        rest = [mirror for mirror in configured if mirror.url != first.url]
+        return [replace(first, trust=TRUST), *(mirror for mirror in rest if first.is_shipped or not mirror.is_shipped)]
+
+    def endpoints(self) -> dict[str, str]:
+        """Map every hub to the endpoint that is asked first."""
+        return {hub: mirrors[0].url for hub in HUBS if (mirrors := self.mirrors_of(hub))}
+
+    def _failover(self, scheme: str, hub: str, config: SourceConfig) -> Source:
+        members = []
+        for mirror in self.mirrors_of(hub):
+            source = make_source(scheme, replace(config, endpoints={**config.endpoints, hub: mirror.url}))
+            members.append(Member(mirror, source, RateLimit(mirror.rate) if mirror.rate else None))
+        return Failover(members, self.book, notify=config.notify)
 
 
 def compose(settings: Settings) -> App:
@@ -44,10 +83,13 @@ def compose(settings: Settings) -> App:
             connect_timeout=settings.connect_timeout,
             read_timeout=settings.read_timeout,
             tokens=bound_tokens(settings, local.mirrors),
+            headers={Origin.of(mirror.url): mirror.headers for mirror in local.mirrors.mirrors if mirror.headers},
+            certificates={Origin.of(mirror.url): mirror.ca for mirror in local.mirrors.mirrors if mirror.ca},
             proxies=settings.proxies,
         )
     )
-    return App(settings, local.mirrors, local.cache, net)
+    book = HealthBook(settings.state / "health.json" if settings.state else None)
+    return App(settings, local.mirrors, local.cache, net, book)
 
 
 def bound_tokens(settings: Settings, mirrors: MirrorsConfig) -> dict[Origin, str]:
@@ -63,8 +105,20 @@ def bound_tokens(settings: Settings, mirrors: MirrorsConfig) -> dict[Origin, str
         if endpoint.is_loopback and settings.token_is_from_environment:
             tokens[endpoint] = settings.token
     for mirror in mirrors.mirrors:
-        token = clean_token(settings.environ.get(mirror.token or ""))
+        token = _token_of(mirror, settings)
         origin = Origin.of(mirror.url)
         if token and (origin.scheme == "https" or origin.is_loopback):
             tokens[origin] = token
     return tokens
+
+
+def _token_of(mirror: Mirror, settings: Settings) -> str | None:
+    """Read the token that a mirror's entry names: an environment variable's value, or a file's content."""
+    name = mirror.token or ""
+    if not name.startswith("file:"):
+        return clean_token(settings.environ.get(name))
+    path = Path(name.removeprefix("file:")).expanduser()
+    try:
+        return clean_token(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfig(f"the token file of the mirror {mirror.name} cannot be read: {path}") from error

@@ -39,7 +39,7 @@ def compose_local(settings: Settings) -> LocalApp:
     Raises:
         BadConfig: the mirrors file cannot be read.
     """
-    mirrors = load([settings.mirrors_file] if settings.mirrors_file else [])
+    mirrors = load([settings.mirrors_file] if settings.mirrors_file else [], project=settings.project_mirrors)
     return LocalApp(settings, mirrors, Cache(settings.hub_cache, symlinks=settings.symlinks))
 
 
@@ -85,7 +85,7 @@ def parse_request(app: LocalApp, request: PullRequest, *, notify: Callable[[str]
 def _at_revision(reference: Reference, revision: str) -> Reference:
     if reference.revision not in {"main", revision}:
         raise BadReference(f"two revisions: {reference.revision!r} in the reference, {revision!r} in --revision")
-    if reference.scheme != "hf" and is_commit(revision):
+    if reference.scheme not in {"hf", "ms"} and is_commit(revision):
         raise BadReference(f"{canonical(reference)} has no commits to choose from", hint="leave --revision out")
     return replace(reference, revision=revision)
 

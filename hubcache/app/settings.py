@@ -26,7 +26,7 @@ VARIABLES = {
     "HF_HUB_CACHE": "the cache; default $HF_HOME/hub",
     "HUGGINGFACE_HUB_CACHE": "the older name of HF_HUB_CACHE",
     "HF_ENDPOINT": "the Hub that is asked; default https://huggingface.co",
-    "HF_TOKEN": "your token; for https://huggingface.co, to an HF_ENDPOINT on loopback, and where mirrors.yaml says",
+    "HF_TOKEN": "your token; for https://huggingface.co, for an HF_ENDPOINT on loopback, and where mirrors.yaml says",
     "HUGGING_FACE_HUB_TOKEN": "the older name of HF_TOKEN",
     "HF_TOKEN_PATH": "the file with your token (hf auth login writes it); default $HF_HOME/token; huggingface.co only",
     "HF_HUB_OFFLINE": "1: no request leaves this machine",
@@ -38,6 +38,7 @@ VARIABLES = {
     "HF_HUB_DOWNLOAD_TIMEOUT": "seconds to wait for the next bytes; default 10",
     "SPARSEZOO_API_URL": "the SparseZoo API; default https://api.neuralmagic.com",
     "HUBCACHE_MIRRORS": "your mirrors.yaml; default $XDG_CONFIG_HOME/hubcache/mirrors.yaml",
+    "XDG_STATE_HOME": "where hubcache/health.json is, how the mirrors did; default ~/.local/state",
     "XDG_CONFIG_HOME": "where hubcache/mirrors.yaml is by default; default ~/.config",
     "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY": "proxies; in lower case too, which wins; never used for loopback",
 }
@@ -51,6 +52,10 @@ class Settings:
     hub_cache: Path
     endpoint: str
     zoo_api: str
+    endpoint_is_set: bool = False
+    zoo_api_is_set: bool = False
+    state: Path | None = None
+    project_mirrors: Path | None = None
     offline: bool = False
     symlinks: bool | None = None
     progress_bars: bool = True
@@ -75,6 +80,10 @@ class Settings:
             hub_cache=Path(_expand(cache, environ)),
             endpoint=_endpoint("HF_ENDPOINT", HUGGINGFACE, environ),
             zoo_api=_endpoint("SPARSEZOO_API_URL", SPARSEZOO, environ),
+            endpoint_is_set=bool(environ.get("HF_ENDPOINT")),
+            zoo_api_is_set=bool(environ.get("SPARSEZOO_API_URL")),
+            state=Path(_expand(os.path.join(environ.get("XDG_STATE_HOME") or "~/.local/state", "hubcache"), environ)),
+            project_mirrors=None if environ.get("HUBCACHE_MIRRORS") else _project_mirrors(),
             offline=_is_true(environ.get("HF_HUB_OFFLINE") or environ.get("TRANSFORMERS_OFFLINE")),
             symlinks=False if _is_true(environ.get("HF_HUB_DISABLE_SYMLINKS")) else None,
             progress_bars=not _is_true(environ.get("HF_HUB_DISABLE_PROGRESS_BARS")),
@@ -144,6 +153,12 @@ def _mirrors_file(environ: Mapping[str, str]) -> Path | None:
     folder = environ.get("XDG_CONFIG_HOME") or "~/.config"
     default = Path(_expand(os.path.join(folder, "hubcache/mirrors.yaml"), environ))
     return default if default.exists() else None
+
+
+def _project_mirrors() -> Path | None:
+    """Find the project's file: mirrors.yaml in the working directory."""
+    path = Path("mirrors.yaml")
+    return path.absolute() if path.is_file() else None
 
 
 def _proxies(environ: Mapping[str, str]) -> dict[str, str]:

@@ -27,6 +27,7 @@ from hubcache.core.layout import CACHEDIR_TAG, encode_tree
 from hubcache.core.plan import CopyPlan
 from hubcache.core.ports import Recalled
 from hubcache.core.reference import Reference
+from hubcache.core.scopenames import cached_revision
 from hubcache.errors import DiskFull, EntryNotFound, OfflineError
 from hubcache.localfile import (
     FileContent,
@@ -63,7 +64,8 @@ class Cache:
             OfflineError: the repo or the revision is not in the cache.
         """
         folder = self.folder(reference.repo)
-        commit = folder.commit_of(reference.revision)
+        name = cached_revision(reference)
+        commit = folder.commit_of(name)
         if commit is None or not folder.snapshot_path(commit).is_dir():
             what = f"revision {reference.revision!r} of {reference.repo}" if folder.commits() else str(reference.repo)
             raise OfflineError(
@@ -72,7 +74,7 @@ class Cache:
         listing = folder.listing(commit)
         manifest = folder.found(commit) if listing is None else listing
         # What a snapshot happens to hold is no listing of the commit, and must never be written down as one.
-        return Artifact(reference.repo, Revision(reference.revision, commit), manifest, is_whole=listing is not None)
+        return Artifact(reference.repo, Revision(name, commit), manifest, is_whole=listing is not None)
 
     def open(self, artifact: Artifact, path: RepoPath, start: int = 0, end: int | None = None) -> FileContent:
         """Open a cached file's bytes from `start` to before `end`."""

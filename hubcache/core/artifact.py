@@ -20,6 +20,8 @@ _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _REF_FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
 _WINDOWS_NAMES = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
 
+_DRIVE = re.compile(r"[A-Za-z]:")
+
 RepoPath = NewType("RepoPath", str)
 
 
@@ -106,7 +108,7 @@ def parse_path(text: str) -> RepoPath:
         if segment.lower() == ".git":
             # git itself keeps none; in a snapshot, it could make git run what a stranger wrote.
             raise BadReference(f"a .git folder is no part of a repo: {text[:200]!r}")
-        if any(c in '\\:*?"<>|' or ord(c) < 32 or ord(c) == 127 for c in segment):
+        if any(c == "\\" or ord(c) < 32 or ord(c) == 127 for c in segment) or _DRIVE.match(segment):
             raise BadReference(f"unsafe character in path: {text[:200]!r}")
         if segment[-1] in ". " or _WINDOWS_NAMES.fullmatch(segment):
             raise BadReference(f"path that some systems cannot hold: {text[:200]!r}")

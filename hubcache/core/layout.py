@@ -63,7 +63,7 @@ def decode_tree(content: bytes) -> Manifest:
         if listing["format_version"] != TREE_FORMAT:
             raise IntegrityError(f"tree listing of unknown format {listing['format_version']!r}")
         return Manifest({parse_path(path): _decode_entry(row) for path, row in listing["files"].items()})
-    except (ValueError, KeyError, TypeError, AttributeError, BadReference) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, BadReference) as error:
         raise IntegrityError(f"not a tree listing: {error}") from error
 
 

@@ -6,6 +6,7 @@ the one of its name, a new one comes before those that were there; so does a cat
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -34,6 +35,7 @@ class Mirror:
         namespaces: the orgs (or names, as shell patterns) it may be asked for; () for every public one.
         ca: a file of certificates to trust for it.
         headers: sent with every request to it.
+        is_shipped: it came with hubcache, nobody here has chosen it.
     """
 
     name: str
@@ -46,6 +48,12 @@ class Mirror:
     namespaces: tuple[str, ...] = ()
     ca: Path | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    is_shipped: bool = False
+
+    @property
+    def is_fallback(self) -> bool:
+        """Whether it only stands in for others: nobody chose it, and its word is not taken for anything."""
+        return self.is_shipped and "metadata" not in self.trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +82,7 @@ def load(paths: Iterable[Path] = (), *, project: Path | None = None) -> MirrorsC
     """
     mirrors: dict[str, Mirror] = {}
     catalogue: dict[str, str] = {}
-    files = [_File(path, takes_secrets=True) for path in (shipped_path(), *paths)]
+    files = [_File(shipped_path(), is_shipped=True), *(_File(path) for path in paths)]
     for file in files + ([_File(project, takes_secrets=False)] if project is not None else []):
         content = file.read()
         ours = {mirror.name: mirror for mirror in content.mirrors}
@@ -87,8 +95,9 @@ def load(paths: Iterable[Path] = (), *, project: Path | None = None) -> MirrorsC
 class _File:
     """One mirrors.yaml, read with the line of everything that may be wrong."""
 
-    def __init__(self, path: Path, *, takes_secrets: bool) -> None:
+    def __init__(self, path: Path, *, takes_secrets: bool = True, is_shipped: bool = False) -> None:
         self._path = path
+        self._is_shipped = is_shipped
         self._takes_secrets = takes_secrets
 
     def read(self) -> MirrorsConfig:
@@ -122,7 +131,7 @@ class _File:
                 "name it in your own mirrors.yaml",
             )
         rest = {key: reader(self, fields[key], key) for key, reader in _FIELDS.items() if key in fields}
-        return Mirror(name, url, hub, **rest)
+        return Mirror(name, url, hub, **rest, is_shipped=self._is_shipped)
 
     def _mapping(self, node: yaml.Node, keys: tuple[str, ...], what: str) -> dict[str, yaml.Node]:
         if not isinstance(node, yaml.MappingNode):
@@ -204,7 +213,7 @@ class _File:
 
     def _token(self, node: yaml.Node, what: str) -> str:
         text = self._text(node, what)
-        if not text.startswith("file:") and not text.replace("_", "a").isalnum():
+        if not text.startswith("file:") and not _VARIABLE.fullmatch(text):
             # Not repeated: it may be the token itself.
             raise self._wrong(node, f"{what} is the NAME of an environment variable, or file:PATH")
         return text
@@ -219,6 +228,7 @@ class _File:
         return BadConfig(f"{self._path}, line {node.start_mark.line + 1}: {message}", hint=hint)
 
 
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*", re.ASCII)
 _TEXT, _NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FIELDS: dict[str, Callable[[_File, yaml.Node, str], Any]] = {

@@ -151,7 +151,8 @@ class Failover:
     def _least_busy(self, ordered: list[Member]) -> Member:
         resting = {choice.name for choice in self._book.order([m.mirror.url for m in ordered]) if choice.is_resting}
         awake = [member for member in ordered if member.mirror.url not in resting]
-        return min(awake or ordered[:1], key=lambda member: member.active / member.mirror.connections)
+        chosen = [member for member in awake if not member.mirror.is_fallback]
+        return min(chosen or awake or ordered[:1], key=lambda member: member.active / member.mirror.connections)
 
     def _release(self, member: Member) -> None:
         with self._turn:

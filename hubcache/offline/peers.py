@@ -17,8 +17,6 @@ LONGEST = 128
 PROBE = ("192.0.2.1", 9)
 """Nobody's address (RFC 5737), and the port that discards: what is asked for to find out whether it is refused."""
 
-_LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
-
 
 @dataclass(frozen=True, slots=True)
 class Peer:
@@ -47,13 +45,12 @@ def parse_peer(address: bytes, *, connecting: bool) -> Peer | None:
 
 
 def _internet(host: bytes, port: bytes) -> Peer:
-    number = int.from_bytes(port, "big")
     ip = ipaddress.ip_address(host)
-    text = f"{ip}:{number}" if ip.version == 4 else f"[{ip}]:{number}"
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is None:
-        return Peer(text, is_here=ip.is_loopback or ip.is_unspecified)
-    plain = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else ip
-    return Peer(text, is_here=plain is not None and (plain in _LOOPBACK or plain.is_unspecified))
+    text = str(ip)
+    if isinstance(ip, ipaddress.IPv6Address):
+        text = f"[::ffff:{ip.ipv4_mapped}]" if ip.ipv4_mapped else f"[{ip}]"
+        ip = ip.ipv4_mapped or ip
+    return Peer(f"{text}:{int.from_bytes(port, 'big')}", is_here=ip.is_loopback or ip.is_unspecified)
 
 
 def family_name(family: int) -> str:

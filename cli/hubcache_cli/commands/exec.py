@@ -14,7 +14,7 @@ from hubcache_cli.output import note
 
 
 def run(
-    command: Annotated[list[str], typer.Argument(metavar="-- CMD [ARG]...", help="The command, after --.")],
+    command: Annotated[list[str], typer.Argument(metavar="CMD...", help="The command, after --.")],
     offline: Annotated[bool, typer.Option("--offline", help="Refuse every connection beyond this machine.")] = False,
     require_enforcement: Annotated[
         bool, typer.Option("--require-enforcement", help="Run nothing where --offline cannot be enforced.")
