@@ -101,7 +101,7 @@ class NetSettings:
     headers: Mapping[Origin, Mapping[str, str]] = field(default_factory=dict, repr=False)
     certificates: Mapping[Origin, Path] = field(default_factory=dict)
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
-    connections: int = 32
+    connections: int = 48
 
     def __post_init__(self) -> None:
         for origin, token in self.tokens.items():

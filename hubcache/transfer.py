@@ -23,6 +23,8 @@ from hubcache.partial import PartialFile
 READ_SIZE = 1 << 20
 SEGMENT = 32 << 20
 SMALL = 8 << 20
+AHEAD = 64 << 20
+"""Bytes by which a large file's further connections may be ahead of its hash; beyond, they only take its CPU time."""
 PATIENCE = 1.0
 """Seconds that the other threads get to end by themselves after a failure; one may wait for a silent server."""
 
@@ -32,7 +34,7 @@ class TransferLimits:
     """How much at once: small files in flight, large files in flight, connections for one large file;
     `attempts` is how often in a row a range is asked for without getting a byte."""
 
-    small_files: int = 16
+    small_files: int = 32
     large_files: int = 2
     connections: int = 4
     attempts: int = 5
@@ -193,16 +195,22 @@ class _Fetch:
         while not self._answered.wait(0.1):
             if self._run.stop.is_set():
                 return
-        if self._ranged:
-            self.read_pieces()
+        while self._ranged and self._pieces and not self._run.stop.is_set():
+            if self._partial.unhashed() > AHEAD:
+                self._run.stop.wait(0.01)
+            else:
+                self._read_next_piece()
 
     def read_pieces(self) -> None:
-        while not self._run.stop.is_set():
-            try:
-                start, end = self._pieces.popleft()
-            except IndexError:
-                return
-            self._read_piece(start, end)
+        while self._pieces and not self._run.stop.is_set():
+            self._read_next_piece()
+
+    def _read_next_piece(self) -> None:
+        try:
+            start, end = self._pieces.popleft()
+        except IndexError:  # another reader took the last one
+            return
+        self._read_piece(start, end)
 
     def _read_piece(self, start: int, end: int | None) -> None:
         failures = 0

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hubcache_cli.errors import EXIT_CODES, INTERRUPTED, UNEXPECTED
+from hubcache_cli.main import COMMANDS
 
 from hubcache.app.settings import VARIABLES
 from hubcache.sources.registry import schemes
-from hubcache_cli.errors import EXIT_CODES, INTERRUPTED, UNEXPECTED
-from hubcache_cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

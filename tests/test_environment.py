@@ -177,6 +177,27 @@ def test_what_only_looks_like_the_hub_is_a_third_party(endpoint: str) -> None:
     assert "HF_HUB_DISABLE_IMPLICIT_TOKEN" in values(online_variables(settings(HF_ENDPOINT=endpoint), NO_MIRRORS))
 
 
+MIRRORS = MirrorsConfig((
+    Mirror("fast", "https://bytes.example", "huggingface", trust=("bytes",)),
+    Mirror("team", "https://team.example", "huggingface", namespaces=("team",)),
+    Mirror("first", "https://first.example", "huggingface"),
+    Mirror("huggingface", "https://huggingface.co", "huggingface"),
+))  # fmt: skip
+
+
+def test_the_first_mirror_that_is_believed_and_has_everything_is_the_endpoint() -> None:
+    assert values(online_variables(settings(), MIRRORS))["HF_ENDPOINT"] == "https://first.example"
+
+
+def test_an_endpoint_that_was_chosen_comes_before_every_mirror() -> None:
+    chosen = settings(HF_ENDPOINT="https://huggingface.co")
+    assert values(online_variables(chosen, MIRRORS))["HF_ENDPOINT"] == "https://huggingface.co"
+
+
+def test_a_mirror_whose_token_stands_in_a_file_gets_none() -> None:
+    assert "HF_HUB_DISABLE_IMPLICIT_TOKEN" in with_token("https://mirror.example", "file:/t", HF_TOKEN="own")
+
+
 def with_token(endpoint: str, named: str, **environ: str) -> dict[str, Variable]:
     mirrors = MirrorsConfig((Mirror("team", endpoint, "huggingface", named),))
     return {each.name: each for each in online_variables(settings(HF_ENDPOINT=endpoint, **environ), mirrors)}

@@ -21,7 +21,6 @@ from hubcache.net import Net, NetSettings, Origin
 from hubcache.sources.offline import Offline
 from hubcache.sources.registry import SourceConfig, make_source
 
-
 MIRRORED = {"hf": "huggingface", "ms": "modelscope"}
 """The schemes whose hubs' mirrors stand in for each other."""
 

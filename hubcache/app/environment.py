@@ -38,7 +38,7 @@ def online_variables(settings: Settings, mirrors: MirrorsConfig) -> list[Variabl
     Raises:
         BadConfig: the cache's path cannot be said in HF_HUB_CACHE.
     """
-    endpoint = settings.endpoint.rstrip("/")
+    endpoint = _endpoint(settings, mirrors)
     found = [Variable("HF_ENDPOINT", endpoint, "The hub that is asked."), _cache(settings)]
     if _origin(endpoint) != _origin(HUGGINGFACE):
         found.append(Variable("HF_HUB_DISABLE_XET", "1", "hf_xet would fetch from servers that are not the mirror's."))
@@ -59,6 +59,13 @@ def offline_variables(settings: Settings) -> list[Variable]:
         Variable("HF_DATASETS_OFFLINE", "1", "The same, for datasets."),
         Variable("HF_HUB_DISABLE_TELEMETRY", "1", "Nothing is told about the use of a library."),
     ]
+
+
+def _endpoint(settings: Settings, mirrors: MirrorsConfig) -> str:
+    """Choose the one address that hf can ask for everything: HF_ENDPOINT, or the first mirror fit for that."""
+    fit = [m.url for m in mirrors.of("huggingface") if "metadata" in m.trust and not m.namespaces]
+    chosen = settings.endpoint if settings.endpoint_is_set or not fit else fit[0]
+    return chosen.rstrip("/")
 
 
 def _cache(settings: Settings) -> Variable:

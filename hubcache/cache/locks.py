@@ -53,7 +53,8 @@ def _lock_at(path: Path) -> FileLock:
 
 
 def _acquire(lock: FileLock, progress_of: Callable[[], object], stop: threading.Event) -> bool:
-    seen, since = progress_of(), time.monotonic()
+    seen: object = None
+    since = time.monotonic()
     while not stop.is_set():
         is_held = _try(lock)
         if is_held is not None:

@@ -52,6 +52,8 @@ class Cache:
         self.root = root
         self._symlinks = symlinks
         self._stages: set[Path] = set()
+        # Of a repo that is being pulled, the digests that an earlier pull left something of.
+        self._resumable: dict[RepoId, frozenset[str]] = {}
 
     def folder(self, repo: RepoId) -> RepoFolder:
         """Return the repo's folder, which need not exist."""
@@ -150,7 +152,8 @@ class Cache:
 
         folder = self.folder(repo)
         self._prepare(folder)
-        return blob_writer(folder, blob, stop=stop)
+        known = self._resumable.get(repo)
+        return blob_writer(folder, blob, stop=stop, resumable=known is None or blob.digest.hex in known)
 
     def require_space(self, size: int) -> None:
         """Check that `size` more bytes fit on the disk.
@@ -171,11 +174,13 @@ class Cache:
     def resumable_size(self, plan: CopyPlan) -> int:
         """Return the bytes of the plan's missing blobs that an interrupted pull left here."""
         folder = self.folder(plan.artifact.repo)
-        if not folder.partials():
+        digests = frozenset(file.name.partition(".")[0] for file in (folder.partials() if plan.missing else []))
+        self._resumable[plan.artifact.repo] = digests
+        if not digests:
             return 0
         from hubcache.cache.writer import leftover_size
 
-        return sum(leftover_size(folder, file.blob) for file in plan.missing)
+        return sum(leftover_size(folder, file.blob) for file in plan.missing if file.blob.digest.hex in digests)
 
     def commit(self, artifact: Artifact, reference: Reference, /, paths: Iterable[RepoPath] | None = None) -> Path:
         """Make the artifact's files visible: links, listing, then refs; return the snapshot folder.
@@ -261,12 +266,12 @@ class Cache:
 
     def _drop_stage(self, folder: RepoFolder, key: str) -> None:
         """Remove the stage of what is published now, unless another process works in it."""
-        from hubcache.cache.locks import held_if_free
-
         place = folder.stage_path(key)
         if place in self._stages:
             shutil.rmtree(place, ignore_errors=True)
         elif place.is_dir():
+            from hubcache.cache.locks import held_if_free  # filelock costs 35 ms that a warm pull need not pay
+
             with held_if_free(folder.lock_path(key)) as is_held:
                 if is_held:
                     shutil.rmtree(place, ignore_errors=True)

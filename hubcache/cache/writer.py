@@ -90,16 +90,25 @@ class CacheBlobWriter:
 
 
 @contextmanager
-def blob_writer(folder: RepoFolder, blob: Blob, *, stop: threading.Event) -> Iterator[CacheBlobWriter]:
-    """Hold the blob's lock and open its writer; its `partial` is None if another process brought the blob."""
+def blob_writer(
+    folder: RepoFolder, blob: Blob, *, stop: threading.Event, resumable: bool = True
+) -> Iterator[CacheBlobWriter]:
+    """Hold the blob's lock and open its writer; its `partial` is None if another process brought the blob.
+
+    `resumable` is False where nothing of the blob was here before: to look for it in a folder of many
+    thousand blobs, for each of them, costs more than the transfer.
+    """
+    waited = False
 
     def progress() -> object:
+        nonlocal waited
+        waited = True
         return [(file.name, _written_at(file)) for file in leftovers(folder, blob)]
 
     writer = CacheBlobWriter(folder, blob)
     with held(folder.lock_path(blob.digest.hex), progress_of=progress, stop=stop) as is_held:
         if not folder.has_blob(blob) and not stop.is_set():
-            writer.begin(claim=is_held)
+            writer.begin(claim=is_held and (resumable or waited))
         try:
             yield writer
         finally:
