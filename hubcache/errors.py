@@ -10,6 +10,7 @@ HubcacheError
     EntryNotFound
   AccessDenied          an answer about you: gated, private, or the token was refused
   SourceUnavailable     no answer: the next mirror may have one, else the cache
+    RedirectRefused
     OfflineError
     RateLimited
   IntegrityError        a wrong answer: the bytes are dropped and their origin is named
@@ -70,6 +71,10 @@ class SourceUnavailable(HubcacheError):
     """No answer: unreachable, timed out, broken off, or 5xx."""
 
 
+class RedirectRefused(SourceUnavailable):
+    """Redirects in a loop, or from https to plain http: asking the same server again changes nothing."""
+
+
 class OfflineError(SourceUnavailable):
     """Not in the cache, and the network is off."""
 
@@ -83,11 +88,14 @@ class RateLimited(SourceUnavailable):
 
 
 class IntegrityError(HubcacheError):
-    """Bytes that are not what their digest or size says; `issues` lists each of them."""
+    """Bytes that are not what their digest or size says; `issues` lists each of them, `origins` who sent them."""
 
-    def __init__(self, message: str, *, hint: str = "", issues: Sequence[str] = ()) -> None:
+    def __init__(
+        self, message: str, *, hint: str = "", issues: Sequence[str] = (), origins: Sequence[str] = ()
+    ) -> None:
         super().__init__(message, hint=hint)
         self.issues = tuple(issues)
+        self.origins = tuple(origins)
 
 
 class UnsafeArchive(IntegrityError):

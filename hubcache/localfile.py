@@ -104,12 +104,17 @@ def lock_file(fd: int, path: Path) -> bool:
         return False
 
 
-def write_atomically(path: Path, content: bytes, *, scratch: Path) -> None:
-    """Write a small file so that a crash leaves the old one or the new one; `scratch` is a folder on the same disk."""
+def write_atomically(path: Path, content: bytes, *, scratch: Path, mode: int | None = None) -> None:
+    """Write a small file so that a crash leaves the old one or the new one; `scratch` is a folder on the same disk.
+
+    Its permissions are `mode`, or those that the umask gives.
+    """
     temporary = temporary_name(scratch / path.name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

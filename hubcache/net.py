@@ -21,7 +21,7 @@ import urllib3
 from urllib3.exceptions import HTTPError, LocationValueError
 
 from hubcache.core.wire import parse_content_range, parse_size
-from hubcache.errors import BadConfig, HubcacheError, IntegrityError, RateLimited, SourceUnavailable
+from hubcache.errors import BadConfig, HubcacheError, IntegrityError, RateLimited, RedirectRefused, SourceUnavailable
 
 MAX_REDIRECTS = 8
 MAX_METADATA_SIZE = 64 * 1024 * 1024
@@ -216,7 +216,7 @@ class Net:
                 return _response(raw, url, authenticated=token is not None)
             _let_go(raw)
             url = _redirected(url, location)
-        raise SourceUnavailable(f"{redact(url)}: more than {MAX_REDIRECTS} redirects")
+        raise RedirectRefused(f"{redact(url)}: more than {MAX_REDIRECTS} redirects")
 
     def open_range(
         self, url: str, start: int, end: int | None, *, headers: Mapping[str, str] | None = None
@@ -300,6 +300,8 @@ def retry(once: Callable[[], _T], *, attempts: int = ATTEMPTS, sleep: Callable[[
     for attempt in range(1, attempts):
         try:
             return once()
+        except RedirectRefused:
+            raise
         except SourceUnavailable as error:
             asked = error.retry_after if isinstance(error, RateLimited) else None
             if asked is not None and asked > LONGEST_WAIT:
@@ -356,7 +358,7 @@ def _redirected(url: str, location: str) -> str:
         raise SourceUnavailable(f"{redact(url)} redirects to no URL: {redact(location)[:200]!r}") from error
     before, after = Origin.of(url), Origin.of(target)
     if before.scheme == "https" and after.scheme == "http":
-        raise SourceUnavailable(f"{redact(url)} redirects from https to plain http ({after}): refused")
+        raise RedirectRefused(f"{redact(url)} redirects from https to plain http ({after}): refused")
     return urlunsplit(_split(target)._replace(fragment=""))
 
 

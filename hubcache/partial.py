@@ -10,9 +10,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from hubcache.core.digests import Hasher, new_hasher
 from hubcache.core.ranges import Range, RangeSet
+from hubcache.crew import Stop
 from hubcache.errors import CacheError, CacheLocked
 from hubcache.localfile import CHUNK, disk_error, lock_file, write_atomically
 
@@ -138,7 +141,7 @@ class PartialFile:
             self._written.add(start, at)
             self._changed.notify_all()
 
-    def wait_beyond(self, offset: int, stop: threading.Event) -> int:
+    def wait_beyond(self, offset: int, stop: Stop) -> int:
         """Wait until bytes from `offset` on are there without a gap; return up to where.
 
         Returns `offset` itself when `stop` is set or the file has ended there.
@@ -162,7 +165,7 @@ class PartialFile:
             self.size = size
             self._changed.notify_all()
 
-    def follow(self, stop: threading.Event) -> None:
+    def follow(self, stop: Stop) -> None:
         """Hash the bytes as they become contiguous, until the file's end or `stop`."""
         self._following = True
         while not stop.is_set() and (self.size is None or self._hashed < self.size):
@@ -210,6 +213,11 @@ class PartialFile:
             self._hashed, self._hashers = 0, None
         self.settle()
         return size
+
+    def evidence(self) -> Evidence:
+        """Keep the bytes readable, whatever becomes of the file."""
+        with self._in_use() as fd:
+            return Evidence(os.dup(fd))
 
     def sync(self) -> None:
         """Make the bytes survive a power cut."""
@@ -308,6 +316,34 @@ class PartialFile:
                 for hasher in hashers:
                     hasher.update(buffer[:count])
                 self._hashed += count
+
+
+class Evidence:
+    """The bytes of a partial file, readable after the file itself is gone."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def differs(self, other: Evidence, start: int, end: int) -> bool:
+        """Tell whether bytes [start, end) are not the same in both."""
+        return any(
+            os.pread(self._fd, min(CHUNK, end - at), at) != os.pread(other._fd, min(CHUNK, end - at), at)
+            for at in range(start, end, CHUNK)
+        )
+
+    def close(self) -> None:
+        """Let go of the bytes."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def _read_journal(content: bytes) -> list[Range]:

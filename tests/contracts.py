@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -12,6 +11,7 @@ from hubcache.core.artifact import Artifact, Entry, Manifest, RepoId, RepoPath, 
 from hubcache.core.digests import Blob, digest_bytes
 from hubcache.core.ports import Content, Source, Store
 from hubcache.core.reference import Reference
+from hubcache.crew import Stop
 from hubcache.errors import EntryNotFound, HubcacheError, IntegrityError, SourceUnavailable
 from hubcache.transfer import WritableStore
 
@@ -161,7 +161,7 @@ class StoreContract:
 
     def test_bytes_are_not_there_before_they_are_published(self, store: Store, writable: WritableStore) -> None:
         blob = blob_of(b"bytes")
-        with writable.write(self.REPO, blob, stop=threading.Event()) as writer:
+        with writable.write(self.REPO, blob, stop=Stop()) as writer:
             assert writer.partial is not None
             writer.partial.write(0, b"bytes")
             assert not store.has(self.REPO, blob)
@@ -177,7 +177,7 @@ class StoreContract:
         assert not store.has(self.REPO, blob_of(b"right"))
 
     def test_after_wrong_bytes_the_writer_takes_right_ones(self, store: Store, writable: WritableStore) -> None:
-        with writable.write(self.REPO, blob_of(b"right"), stop=threading.Event()) as writer:
+        with writable.write(self.REPO, blob_of(b"right"), stop=Stop()) as writer:
             assert writer.partial is not None
             writer.partial.write(0, b"wrong")
             with pytest.raises(IntegrityError):
@@ -188,16 +188,16 @@ class StoreContract:
 
     def test_bytes_left_by_one_writer_are_taken_over_by_the_next(self, writable: WritableStore) -> None:
         blob = blob_of(b"bytes")
-        with writable.write(self.REPO, blob, stop=threading.Event()) as writer:
+        with writable.write(self.REPO, blob, stop=Stop()) as writer:
             assert writer.partial is not None
             writer.partial.write(0, b"by")
-        with writable.write(self.REPO, blob, stop=threading.Event()) as writer:
+        with writable.write(self.REPO, blob, stop=Stop()) as writer:
             assert writer.partial is not None
             assert writer.partial.missing() == [(2, 5)]
 
     def test_a_blob_that_is_there_needs_no_writing(self, writable: WritableStore) -> None:
         write(writable, self.REPO, blob_of(b"bytes"), b"bytes")
-        with writable.write(self.REPO, blob_of(b"bytes"), stop=threading.Event()) as writer:
+        with writable.write(self.REPO, blob_of(b"bytes"), stop=Stop()) as writer:
             assert writer.partial is None
 
     @pytest.mark.parametrize("revision", ["main", "c0ffee" * 6 + "c0ff"])
@@ -222,7 +222,7 @@ def blob_of(content: bytes) -> Blob:
 
 def write(store: WritableStore, repo: RepoId, blob: Blob, content: bytes) -> None:
     """Write and publish a blob as if it came from example.com."""
-    with store.write(repo, blob, stop=threading.Event()) as writer:
+    with store.write(repo, blob, stop=Stop()) as writer:
         assert writer.partial is not None
         writer.partial.write(0, content)
         writer.publish({"example.com"})

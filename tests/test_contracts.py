@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from hubcache.cache.readthrough import ReadThrough
 from hubcache.cache.store import Cache
 from hubcache.core.artifact import Artifact, Manifest, RepoId, Revision
 from hubcache.core.ports import Source
 from hubcache.core.reference import Reference
 from hubcache.errors import EntryNotFound, HubcacheError, NotFound, OfflineError, RepoNotFound, RevisionNotFound
 from hubcache.sources.offline import Offline
+from hubcache.sources.registry import SourceConfig, make_source
 from tests.contracts import SourceContract, StoreContract
 from tests.support.archives import pack
 from tests.support.loophub import LoopHub
@@ -28,9 +28,9 @@ Absent = list[tuple[Reference, type[HubcacheError]]]
 
 
 def source_of(scheme: str, cache: Path, *, endpoint: str = "http://127.0.0.1:9") -> Source:
-    """Wire a source as the command does, and take it out of what stands around it."""
-    wired = Puller.into(cache, endpoint).app.source(scheme, Seen(), print)
-    return wired._upstream if isinstance(wired, ReadThrough) else wired
+    """Make a source as the wiring does, without what that puts around it."""
+    app = Puller.into(cache, endpoint).app
+    return make_source(scheme, SourceConfig(app.net, app.endpoints(), app.cache, Seen(), print))
 
 
 def with_path(repo: str, scheme: str, address: str, revision: str = "main") -> Reference:
@@ -76,7 +76,9 @@ class TestHubSource(SourceContract):
         return hub.stop
 
 
-class TestReadThrough(TestHubSource):
+class TestWired(TestHubSource):
+    """The cache before the mirrors before the hub."""
+
     @pytest.fixture
     def source(self, hub: LoopHub, tmp_path: Path) -> Source:
         return Puller.into(tmp_path / "hub", hub.endpoint).app.source("hf", Seen(), print)

@@ -8,16 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from hubcache import transfer
-from hubcache.app.compose import compose
-from hubcache.app.settings import Settings
-from hubcache.app.usecases import NoProgress, PullRequest, pull
+from hubcache import crew, fetch
 from hubcache.errors import CacheError, DiskFull
 from tests.support.archives import pack
 from tests.support.faultydisk import BROKEN, FULL, FaultyDisk, Killed
 from tests.support.loophub import LoopHub
 from tests.support.loopzoo import LoopZoo
 from tests.support.objectstore import ObjectStore
+from tests.support.puller import Puller
 from tests.support.wholeness import faults, unverified
 
 STUB = "zoo:nlp/sentiment_analysis/obert-base/pytorch/huggingface/sst2/pruned90-none"
@@ -50,9 +48,9 @@ def upstream() -> Iterator[dict[str, str]]:
 
 @pytest.fixture(autouse=True)
 def _by_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "SMALL", 10_000)
-    monkeypatch.setattr(transfer, "SEGMENT", 30_000)
-    monkeypatch.setattr(transfer, "PATIENCE", 0.2)
+    monkeypatch.setattr(fetch, "SMALL", 10_000)
+    monkeypatch.setattr(fetch, "SMALLEST_PIECE", 30_000)
+    monkeypatch.setattr(crew, "PATIENCE", 0.2)
     # Every call counts as a change, but no disk has to turn for it.
     monkeypatch.setattr(os, "fsync", lambda fd: None)
 
@@ -65,11 +63,9 @@ def symlinks(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture(params=["org/model", "archive", "stub"])
 def pulls(request: pytest.FixtureRequest, upstream: dict[str, str], symlinks: bool) -> Pull:
     def pulled(cache: Path) -> Path:
-        settings = Settings(
-            hub_cache=cache, endpoint=upstream["hub"], zoo_api=upstream["zoo"], symlinks=None if symlinks else False
-        )
-        wanted = PullRequest(upstream[request.param])
-        return pull(compose(settings), wanted, progress=NoProgress(), notify=lambda _: None).path
+        links = None if symlinks else False
+        puller = Puller.into(cache, upstream["hub"], zoo_api=upstream["zoo"], symlinks=links)
+        return puller(upstream[request.param]).path
 
     return pulled
 

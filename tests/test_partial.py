@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from hubcache import transfer
+from hubcache import fetch
 from hubcache.cache.folder import RepoFolder
 from hubcache.cache.writer import CacheBlobWriter, blob_writer, leftovers
 from hubcache.core.artifact import RepoId
 from hubcache.core.digests import Blob, digest_bytes
+from hubcache.crew import Stop
 from hubcache.errors import CacheError, CacheLocked, DiskFull, IntegrityError, SourceUnavailable
+from hubcache.fetch import Run, TransferLimits, fill
 from hubcache.partial import PartialFile
-from hubcache.transfer import TransferLimits, fill
 from tests.support.puller import Seen
 from tests.support.waiting import until
 
@@ -121,7 +122,7 @@ def test_a_file_is_closed_only_when_nobody_writes_to_it_any_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     partial = opened(tmp_path)
-    entered, go_on, real = threading.Event(), threading.Event(), os.pwrite
+    entered, go_on, real = Stop(), Stop(), os.pwrite
 
     def slow(fd: int, chunk: bytes, at: int) -> int:
         entered.set()
@@ -145,7 +146,7 @@ def test_a_file_is_closed_only_when_nobody_writes_to_it_any_more(
 def test_a_follower_hashes_what_is_adopted_and_not_what_was_there(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x" * 60_000)
     (tmp_path / "finished").write_bytes(CONTENT)
-    partial, stop = opened(tmp_path), threading.Event()
+    partial, stop = opened(tmp_path), Stop()
     follower = threading.Thread(target=partial.follow, args=(stop,))
     follower.start()
     partial.adopt(tmp_path / "finished")
@@ -156,7 +157,7 @@ def test_a_follower_hashes_what_is_adopted_and_not_what_was_there(tmp_path: Path
 
 def test_a_follower_ends_when_the_file_is_closed(tmp_path: Path) -> None:
     partial = opened(tmp_path)
-    follower = threading.Thread(target=partial.follow, args=(threading.Event(),))
+    follower = threading.Thread(target=partial.follow, args=(Stop(),))
     follower.start()
     partial.write(0, CONTENT[:5])
     partial.close()
@@ -190,7 +191,7 @@ def test_a_writer_without_the_lock_keeps_its_file_from_one_that_holds_it(folder:
     lockless.begin(claim=False)
     assert lockless.partial is not None
     lockless.partial.write(0, CONTENT[:100])
-    with blob_writer(folder, BLOB, stop=threading.Event()) as writer:
+    with blob_writer(folder, BLOB, stop=Stop()) as writer:
         assert writer.partial is not None
         assert writer.partial.path != lockless.partial.path
         writer.partial.write(0, CONTENT)
@@ -207,25 +208,25 @@ def test_of_several_leftovers_the_furthest_is_taken_and_the_others_are_dropped(f
         assert lockless.partial is not None
         lockless.partial.write(0, CONTENT[:count])
         lockless.close()
-    with blob_writer(folder, BLOB, stop=threading.Event()) as writer:
+    with blob_writer(folder, BLOB, stop=Stop()) as writer:
         assert writer.partial is not None
         assert (writer.partial.received(), len(leftovers(folder, BLOB))) == (90_000, 1)
 
 
 def test_a_leftover_of_another_user_is_no_obstacle(folder: RepoFolder) -> None:
     (folder.path / "blobs" / f"{BLOB.digest.hex}.01234567.incomplete").mkdir()  # what root cannot open either
-    with blob_writer(folder, BLOB, stop=threading.Event()) as writer:
+    with blob_writer(folder, BLOB, stop=Stop()) as writer:
         assert writer.partial is not None
         writer.partial.write(0, CONTENT)
         writer.publish({"one"})
 
 
 def test_a_stop_gives_the_lock_back(folder: RepoFolder) -> None:
-    stop = threading.Event()
+    stop = Stop()
     with blob_writer(folder, BLOB, stop=stop) as writer:
         assert writer.partial is not None
         stop.set()
-    with blob_writer(folder, BLOB, stop=threading.Event()) as writer:
+    with blob_writer(folder, BLOB, stop=Stop()) as writer:
         assert writer.partial is not None
 
 
@@ -268,8 +269,8 @@ ONCE = TransferLimits(attempts=1)
 @pytest.fixture(params=["in order", "by ranges"])
 def _sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "by ranges":
-        monkeypatch.setattr(transfer, "SMALL", 1000)
-        monkeypatch.setattr(transfer, "SEGMENT", 30_000)
+        monkeypatch.setattr(fetch, "SMALL", 1000)
+        monkeypatch.setattr(fetch, "SMALLEST_PIECE", 30_000)
 
 
 @pytest.mark.timeout(20)
@@ -278,12 +279,12 @@ class TestFill:
     def test_an_answer_that_ends_cleanly_and_short_is_no_file(self, tmp_path: Path) -> None:
         partial = opened(tmp_path)
         with pytest.raises(SourceUnavailable):
-            fill(partial, lambda start, end: Bytes([CONTENT[:50]]), progress=Seen(), limits=ONCE)
+            fill(partial, lambda start, end: Bytes([CONTENT[:50]]), Run(Seen(), ONCE))
         assert partial.size == len(CONTENT)
 
     def test_answers_that_bring_a_little_each_are_put_together(self, tmp_path: Path) -> None:
         partial = opened(tmp_path)
-        fill(partial, lambda start, end: Bytes([CONTENT[start : start + 9999]], start=start), progress=Seen())
+        fill(partial, lambda start, end: Bytes([CONTENT[start : start + 9999]], start=start), Run(Seen()))
         assert partial.digests() == {"sha256": DIGEST}
 
     def test_an_answer_without_a_byte_is_not_asked_for_for_ever(self, tmp_path: Path) -> None:
@@ -291,21 +292,20 @@ class TestFill:
             fill(
                 opened(tmp_path),
                 lambda start, end: Bytes([], start=start, end=end, total=len(CONTENT)),
-                progress=Seen(),
-                limits=ONCE,
+                Run(Seen(), ONCE),
             )
 
     def test_a_longer_answer_is_cut_at_the_size(self, tmp_path: Path) -> None:
         partial = opened(tmp_path)
-        fill(partial, lambda start, end: Bytes([CONTENT + b"more"]), progress=Seen())
+        fill(partial, lambda start, end: Bytes([CONTENT + b"more"]), Run(Seen()))
         assert partial.digests() == {"sha256": DIGEST}
 
     def test_another_size_is_a_wrong_answer(self, tmp_path: Path) -> None:
         with pytest.raises(IntegrityError, match=r"example\.com"):
-            fill(opened(tmp_path), lambda start, end: Bytes([CONTENT], total=1), progress=Seen())
+            fill(opened(tmp_path), lambda start, end: Bytes([CONTENT], total=1), Run(Seen()))
 
     def test_a_stop_ends_it_and_keeps_what_came(self, tmp_path: Path) -> None:
-        partial, stop = opened(tmp_path), threading.Event()
+        partial, stop = opened(tmp_path), Stop()
 
         class Endless(Bytes):
             def read(self, limit: int, /) -> bytes:
@@ -315,7 +315,7 @@ class TestFill:
         filling = threading.Thread(
             target=fill,
             args=(partial, lambda start, end: Endless([CONTENT[start : start + 10]], start=start)),
-            kwargs={"progress": Seen(), "stop": stop},
+            kwargs={"run": Run(Seen(), stop=stop)},
         )
         filling.start()
         until(lambda: partial.received() >= 10, "the first bytes")
@@ -327,10 +327,10 @@ class TestFill:
 
 def test_a_file_of_unknown_size_ends_where_its_answer_does(tmp_path: Path) -> None:
     partial = opened(tmp_path, None)
-    fill(partial, lambda start, end: Bytes([CONTENT]), progress=Seen())
+    fill(partial, lambda start, end: Bytes([CONTENT]), Run(Seen()))
     assert partial.digests() == {"sha256": DIGEST}
 
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "_pause", lambda *_: 0.0)
+    monkeypatch.setattr(fetch, "_pause", lambda *_: 0.0)

@@ -23,6 +23,7 @@ COMMANDS = {
     "env": "Print what makes other tools use this cache or mirror.",
     "exec": "Run a command under that environment, offline if asked.",
     "demo": "Pull from three kinds of source and load offline, without any network.",
+    "mirror": "List, test and choose the mirrors of the hubs.",
     "doctor": "Find out what is wrong with this machine's set-up.",
 }
 """Every command and its one line in `hubcache --help`."""
@@ -55,15 +56,19 @@ def build(arguments: list[str]) -> typer.Typer:
     app.callback()(_options)
     called = next((word for word in arguments if not word.startswith("-")), None)
     for name, line in COMMANDS.items():
-        function = load(name) if name == called or is_completing() else _placeholder
-        app.command(name, short_help=line)(function)
+        command = load(name) if name == called or is_completing() else _placeholder
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, short_help=line)
+        else:
+            app.command(name, short_help=line)(command)
     return app
 
 
-def load(name: str) -> Callable[..., Any]:
-    """Import a command's module and return its function."""
-    function: Callable[..., Any] = import_module(f"hubcache_cli.commands.{name}").run
-    return function
+def load(name: str) -> Callable[..., Any] | typer.Typer:
+    """Import a command's module and return its function, or its `app` where it has commands of its own."""
+    module = import_module(f"hubcache_cli.commands.{name}")
+    command: Callable[..., Any] | typer.Typer = getattr(module, "app", None) or module.run
+    return command
 
 
 def _placeholder() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hubcache import __version__
 from hubcache.app.local import LocalApp, compose_local
-from hubcache.app.settings import HUGGINGFACE, Settings, clean_token
+from hubcache.app.settings import HUGGINGFACE, SPARSEZOO, Settings, clean_token
 from hubcache.cache.readthrough import ReadThrough
 from hubcache.core.ports import Progress, Source
 from hubcache.errors import BadConfig
@@ -24,7 +24,8 @@ from hubcache.sources.registry import SourceConfig, make_source
 MIRRORED = {"hf": "huggingface", "ms": "modelscope"}
 """The schemes whose hubs' mirrors stand in for each other."""
 
-VARIABLE_OF = {"huggingface": "HF_ENDPOINT", "sparsezoo": "SPARSEZOO_API_URL"}
+ENDPOINTS = {"huggingface": ("HF_ENDPOINT", HUGGINGFACE), "sparsezoo": ("SPARSEZOO_API_URL", SPARSEZOO)}
+"""The variable that chooses a hub's endpoint, and what it is without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +53,23 @@ class App(LocalApp):
         the shipped mirrors stand behind it only where it is one of them.
         """
         configured = list(self.mirrors.of(hub))
-        chosen = {"huggingface": (self.settings.endpoint, self.settings.endpoint_is_set),
-                  "sparsezoo": (self.settings.zoo_api, self.settings.zoo_api_is_set)}.get(hub)  # fmt: skip
-        if chosen is None or not chosen[1]:
+        chosen = self._chosen_endpoint(hub)
+        if chosen is None:
             return configured
         known = {mirror.url: mirror for mirror in configured}
-        first = known.get(chosen[0]) or Mirror(VARIABLE_OF[hub], chosen[0], hub)
+        first = known.get(chosen) or Mirror(ENDPOINTS[hub][0], chosen, hub)
         rest = [mirror for mirror in configured if mirror.url != first.url]
         return [replace(first, trust=TRUST), *(mirror for mirror in rest if first.is_shipped or not mirror.is_shipped)]
 
+    def _chosen_endpoint(self, hub: str) -> str | None:
+        """Return the endpoint that the environment chose for a hub, if it did."""
+        variable, default = ENDPOINTS.get(hub, ("", ""))
+        endpoint = {"huggingface": self.settings.endpoint, "sparsezoo": self.settings.zoo_api}.get(hub)
+        return endpoint if endpoint != default or self.settings.environ.get(variable) else None
+
     def endpoints(self) -> dict[str, str]:
-        """Map every hub to the endpoint that is asked first."""
-        return {hub: mirrors[0].url for hub in HUBS if (mirrors := self.mirrors_of(hub))}
+        """Map every hub to the endpoint whose word on any repo is taken first."""
+        return {hub: _first_word(mirrors).url for hub in HUBS if (mirrors := self.mirrors_of(hub))}
 
     def _failover(self, scheme: str, hub: str, config: SourceConfig) -> Source:
         members = []
@@ -71,6 +77,11 @@ class App(LocalApp):
             source = make_source(scheme, replace(config, endpoints={**config.endpoints, hub: mirror.url}))
             members.append(Member(mirror, source, RateLimit(mirror.rate) if mirror.rate else None))
         return Failover(members, self.book, notify=config.notify)
+
+
+def _first_word(mirrors: list[Mirror]) -> Mirror:
+    """Choose the first mirror that is trusted for metadata and carries more than its own namespaces."""
+    return next((each for each in mirrors if "metadata" in each.trust and not each.namespaces), mirrors[0])
 
 
 def compose(settings: Settings) -> App:

@@ -64,7 +64,8 @@ def offline_variables(settings: Settings) -> list[Variable]:
 def _endpoint(settings: Settings, mirrors: MirrorsConfig) -> str:
     """Choose the one address that hf can ask for everything: HF_ENDPOINT, or the first mirror fit for that."""
     fit = [m.url for m in mirrors.of("huggingface") if "metadata" in m.trust and not m.namespaces]
-    chosen = settings.endpoint if settings.endpoint_is_set or not fit else fit[0]
+    is_chosen = settings.endpoint != HUGGINGFACE or settings.environ.get("HF_ENDPOINT")
+    chosen = settings.endpoint if is_chosen or not fit else fit[0]
     return chosen.rstrip("/")
 
 

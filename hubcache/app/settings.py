@@ -47,13 +47,14 @@ VARIABLES = {
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the environment says; `environ` is kept for the token variables that mirrors.yaml names."""
+    """What the environment says; `environ` is kept for the token variables that mirrors.yaml names.
+
+    `mirrors_file` is the user's file where it is read, `own_mirrors_file` the same where it need not be there yet.
+    """
 
     hub_cache: Path
     endpoint: str
     zoo_api: str
-    endpoint_is_set: bool = False
-    zoo_api_is_set: bool = False
     state: Path | None = None
     project_mirrors: Path | None = None
     offline: bool = False
@@ -62,6 +63,7 @@ class Settings:
     connect_timeout: float = DEFAULT_TIMEOUT
     read_timeout: float = DEFAULT_TIMEOUT
     mirrors_file: Path | None = None
+    own_mirrors_file: Path | None = None
     token: str | None = field(default=None, repr=False)
     token_is_from_environment: bool = False
     implicit_token: bool = True
@@ -80,8 +82,6 @@ class Settings:
             hub_cache=Path(_expand(cache, environ)),
             endpoint=_endpoint("HF_ENDPOINT", HUGGINGFACE, environ),
             zoo_api=_endpoint("SPARSEZOO_API_URL", SPARSEZOO, environ),
-            endpoint_is_set=bool(environ.get("HF_ENDPOINT")),
-            zoo_api_is_set=bool(environ.get("SPARSEZOO_API_URL")),
             state=Path(_expand(os.path.join(environ.get("XDG_STATE_HOME") or "~/.local/state", "hubcache"), environ)),
             project_mirrors=None if environ.get("HUBCACHE_MIRRORS") else _project_mirrors(),
             offline=_is_true(environ.get("HF_HUB_OFFLINE") or environ.get("TRANSFORMERS_OFFLINE")),
@@ -90,6 +90,7 @@ class Settings:
             connect_timeout=_seconds("HF_HUB_ETAG_TIMEOUT", environ),
             read_timeout=_seconds("HF_HUB_DOWNLOAD_TIMEOUT", environ),
             mirrors_file=_mirrors_file(environ),
+            own_mirrors_file=_own_mirrors_file(environ),
             token=token or _token_file(environ, home),
             token_is_from_environment=token is not None,
             implicit_token=not _is_true(environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN")),
@@ -148,11 +149,14 @@ def _token_file(environ: Mapping[str, str], home: str) -> str | None:
 
 
 def _mirrors_file(environ: Mapping[str, str]) -> Path | None:
-    if named := environ.get("HUBCACHE_MIRRORS"):
-        return Path(_expand(named, environ))
+    path = _own_mirrors_file(environ)
+    return path if environ.get("HUBCACHE_MIRRORS") or path.exists() else None
+
+
+def _own_mirrors_file(environ: Mapping[str, str]) -> Path:
     folder = environ.get("XDG_CONFIG_HOME") or "~/.config"
-    default = Path(_expand(os.path.join(folder, "hubcache/mirrors.yaml"), environ))
-    return default if default.exists() else None
+    named = environ.get("HUBCACHE_MIRRORS") or os.path.join(folder, "hubcache/mirrors.yaml")
+    return Path(_expand(named, environ))
 
 
 def _project_mirrors() -> Path | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from hubcache.crew import Stop
 from hubcache.localfile import disk_error
 
 POLL = 0.2
@@ -17,7 +17,7 @@ PATIENCE = 60.0
 
 
 @contextmanager
-def held(path: Path, *, progress_of: Callable[[], object], stop: threading.Event) -> Iterator[bool]:
+def held(path: Path, *, progress_of: Callable[[], object], stop: Stop) -> Iterator[bool]:
     """Hold the lock, and yield True; wait for another holder as long as `progress_of()` keeps changing.
 
     After PATIENCE seconds without a change, yield False: the holder is stuck or the file system's
@@ -52,7 +52,7 @@ def _lock_at(path: Path) -> FileLock:
     return FileLock(path, mode=0o664, thread_local=False)
 
 
-def _acquire(lock: FileLock, progress_of: Callable[[], object], stop: threading.Event) -> bool:
+def _acquire(lock: FileLock, progress_of: Callable[[], object], stop: Stop) -> bool:
     seen: object = None
     since = time.monotonic()
     while not stop.is_set():

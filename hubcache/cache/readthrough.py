@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from hubcache.core.artifact import Artifact, RepoPath
 from hubcache.core.plan import Preview
-from hubcache.core.ports import Content, Previewing, Source
+from hubcache.core.ports import Content, Mirrored, Previewing, Source
 from hubcache.core.reference import Reference
 from hubcache.errors import EntryNotFound, OfflineError, SourceUnavailable
 
@@ -41,6 +41,16 @@ class ReadThrough:
             return self._cache.open(artifact, path, start, end)
         except EntryNotFound:
             return self._upstream.open(artifact, path, start, end)
+
+    def open_at(self, origin: str, artifact: Artifact, path: RepoPath, start: int, end: int | None) -> Content:
+        """Open a range at one of upstream's origins."""
+        if not isinstance(self._upstream, Mirrored):
+            return self._upstream.open(artifact, path, start, end)
+        return self._upstream.open_at(origin, artifact, path, start, end)
+
+    def drop(self, origins: Collection[str]) -> bool:
+        """Let upstream ask these origins no more; tell whether it has others."""
+        return isinstance(self._upstream, Mirrored) and self._upstream.drop(origins)
 
     def preview(self, reference: Reference, /) -> Preview | None:
         """Say what resolving would fetch, where upstream must fetch to resolve."""

@@ -11,7 +11,6 @@ import json
 import os
 import secrets
 import shutil
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -28,6 +27,7 @@ from hubcache.core.plan import CopyPlan
 from hubcache.core.ports import Recalled
 from hubcache.core.reference import Reference
 from hubcache.core.scopenames import cached_revision
+from hubcache.crew import Stop
 from hubcache.errors import DiskFull, EntryNotFound, OfflineError
 from hubcache.localfile import (
     FileContent,
@@ -125,7 +125,7 @@ class Cache:
         folder, key = self.folder(reference.repo), stage_key(_source_text(reference))
         self._prepare(folder)
         place = folder.stage_path(key)
-        with held(folder.lock_path(key), progress_of=lambda: tree_state(place), stop=threading.Event()) as is_held:
+        with held(folder.lock_path(key), progress_of=lambda: tree_state(place), stop=Stop()) as is_held:
             stage = CacheStage(place if is_held else temporary_name(place), self.require_space)
             self._stages.add(stage.folder)
             try:
@@ -146,7 +146,7 @@ class Cache:
             return True
         return not self.symlinks and find_copy(folder, blob) is not None
 
-    def write(self, repo: RepoId, blob: Blob, /, stop: threading.Event) -> AbstractContextManager[BlobWriter]:
+    def write(self, repo: RepoId, blob: Blob, /, stop: Stop) -> AbstractContextManager[BlobWriter]:
         """Open a blob's writer, which publishes it only when its digest is right."""
         from hubcache.cache.writer import blob_writer  # filelock costs 35 ms that a warm pull need not pay
 

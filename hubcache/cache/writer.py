@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from hubcache.cache.folder import RepoFolder
 from hubcache.cache.locks import held
 from hubcache.core.digests import Blob
+from hubcache.crew import Stop
 from hubcache.errors import CacheError, IntegrityError
 from hubcache.localfile import disk_error
 from hubcache.partial import PartialFile
@@ -90,9 +90,7 @@ class CacheBlobWriter:
 
 
 @contextmanager
-def blob_writer(
-    folder: RepoFolder, blob: Blob, *, stop: threading.Event, resumable: bool = True
-) -> Iterator[CacheBlobWriter]:
+def blob_writer(folder: RepoFolder, blob: Blob, *, stop: Stop, resumable: bool = True) -> Iterator[CacheBlobWriter]:
     """Hold the blob's lock and open its writer; its `partial` is None if another process brought the blob.
 
     `resumable` is False where nothing of the blob was here before: to look for it in a folder of many

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +81,19 @@ class Previewing(Protocol):
 
     def preview(self, reference: Reference, /) -> Preview | None:
         """Say what resolving would fetch; None where it would fetch nothing."""
+        ...
+
+
+@runtime_checkable
+class Mirrored(Protocol):
+    """A source with several origins for the same bytes."""
+
+    def open_at(self, origin: str, artifact: Artifact, path: RepoPath, start: int, end: int | None) -> Content:
+        """Open a range at this origin and no other."""
+        ...
+
+    def drop(self, origins: Collection[str]) -> bool:
+        """Ask these origins no more in this run; tell whether others remain."""
         ...
 
 

@@ -1,7 +1,7 @@
 """mirrors.yaml as values: endpoints by hub, and the catalogue of short names; it asks no mirror anything.
 
-Files are laid over each other in this order: the shipped one, the user's, the project's. A mirror replaces
-the one of its name, a new one comes before those that were there; so does a catalogue entry.
+Files are laid over each other in this order: the shipped one, the user's, the project's. A mirror replaces the
+one of its name, and a file's mirrors come, in their order, before those of the files that it is laid over.
 """
 
 from __future__ import annotations
@@ -86,10 +86,37 @@ def load(paths: Iterable[Path] = (), *, project: Path | None = None) -> MirrorsC
     for file in files + ([_File(project, takes_secrets=False)] if project is not None else []):
         content = file.read()
         ours = {mirror.name: mirror for mirror in content.mirrors}
-        kept = {name: ours.get(name, mirror) for name, mirror in mirrors.items()}
-        mirrors = {name: mirror for name, mirror in ours.items() if name not in mirrors} | kept
+        mirrors = ours | {name: mirror for name, mirror in mirrors.items() if name not in ours}
         catalogue |= content.catalogue
     return MirrorsConfig(tuple(mirrors.values()), catalogue)
+
+
+def read_file(path: Path) -> MirrorsConfig:
+    """Read one file, and nothing below it.
+
+    Raises:
+        BadConfig: as load.
+    """
+    return _File(path).read()
+
+
+def parse_text(text: str, path: Path) -> MirrorsConfig:
+    """Read the text of one file; `path` is where it stands, or would stand.
+
+    Raises:
+        BadConfig: as load.
+    """
+    return _File(path).parse(text)
+
+
+def parse_typed(text: str) -> Mirror:
+    """Read one mirror's entry, as a list of one, that no file holds yet.
+
+    Raises:
+        BadConfig: as load, with no file and line to name.
+    """
+    (mirror,) = _Typed(Path.cwd() / "mirrors.yaml").parse(f"mirrors:\n{text}").mirrors
+    return mirror
 
 
 class _File:
@@ -102,9 +129,13 @@ class _File:
 
     def read(self) -> MirrorsConfig:
         try:
-            node = yaml.compose(self._path.read_text(encoding="utf-8"), Loader=_LOADER)
+            return self.parse(self._path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise BadConfig(f"{self._path}: {error}") from error
+
+    def parse(self, text: str) -> MirrorsConfig:
+        try:
+            node = yaml.compose(text, Loader=_LOADER)
         except yaml.YAMLError as error:
             raise BadConfig(f"{self._path}: not YAML: {' '.join(str(error).split())}") from error
         if node is None or node.tag == _NULL:
@@ -226,6 +257,13 @@ class _File:
 
     def _wrong(self, node: yaml.Node, message: str, hint: str = "") -> BadConfig:
         return BadConfig(f"{self._path}, line {node.start_mark.line + 1}: {message}", hint=hint)
+
+
+class _Typed(_File):
+    """Values from a command line: they stand on no line of a file."""
+
+    def _wrong(self, node: yaml.Node, message: str, hint: str = "") -> BadConfig:
+        return BadConfig(message, hint=hint)
 
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*", re.ASCII)

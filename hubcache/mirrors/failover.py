@@ -107,6 +107,17 @@ class Failover:
                 return _MirrorContent(content, member, self)
         raise _combined(reasons, f"{artifact.repo}/{path}: no mirror is left to ask")
 
+    def open_at(self, origin: str, artifact: Artifact, path: RepoPath, start: int, end: int | None) -> Content:
+        """Open a range at this mirror and no other."""
+        member = next(member for member in self._members if member.mirror.url == origin)
+        with self._turn:
+            member.active += 1
+        try:
+            return _MirrorContent(member.source.open(artifact, path, start, end), member, self)
+        except BaseException:
+            self._release(member)
+            raise
+
     def drop(self, origins: Collection[str]) -> bool:
         """Ask these mirrors no more in this run, because they sent wrong bytes; tell whether others remain."""
         for url in origins:

@@ -8,10 +8,10 @@ from pathlib import Path
 from hubcache.core import wire
 from hubcache.core.ports import Content, Progress
 from hubcache.errors import HubcacheError
+from hubcache.fetch import Run, fill
 from hubcache.localfile import disk_error
 from hubcache.net import Net, Origin, Response, redact, retry
 from hubcache.partial import PartialFile
-from hubcache.transfer import fill
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,8 @@ def partial_at(file: Path, remote: Remote, *, algorithms: tuple[str, ...], progr
     return partial
 
 
-def fetch_into(partial: PartialFile, net: Net, remote: Remote, *, progress: Progress) -> None:
-    """Fill the partial file from the URL.
+def fetch_into(partial: PartialFile, net: Net, remote: Remote, run: Run) -> None:
+    """Fill the partial file from the URL, until the run is stopped.
 
     Raises:
         SourceUnavailable: it broke off too often, or upstream changed meanwhile.
@@ -87,7 +87,7 @@ def fetch_into(partial: PartialFile, net: Net, remote: Remote, *, progress: Prog
             raise error
         return response
 
-    fill(partial, open_range, progress=progress)
+    fill(partial, open_range, run)
 
 
 def origin_of(url: str) -> str:

@@ -11,7 +11,9 @@ from hubcache.core.plan import Preview
 from hubcache.core.ports import Progress, Stage
 from hubcache.core.reference import Reference
 from hubcache.core.urls import archive_suffix, decode
+from hubcache.crew import Stop
 from hubcache.errors import HubcacheError, IntegrityError
+from hubcache.fetch import Run
 from hubcache.net import Net, redact
 from hubcache.partial import PartialFile
 from hubcache.sources.download import Remote, describe, fetch_into, partial_at
@@ -76,10 +78,14 @@ def stage_archive(stream: Stream | SeekableStream, suffix: str, stage: Stage) ->
 
 
 class _Arriving:
-    """A download in a thread of its own; whoever waits for it gets its failure."""
+    """A download in a thread of its own; whoever waits for it gets its failure.
 
-    def __init__(self) -> None:
-        self.stop = threading.Event()
+    `ended` is set when it is over, for whatever reason; `run` stops it.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self.ended = Stop()
+        self.run = Run(progress)
         self.failure: HubcacheError | None = None
         self.thread: threading.Thread | None = None
 
@@ -96,15 +102,15 @@ class _Arriving:
 
 @contextmanager
 def _fetching(partial: PartialFile, net: Net, remote: Remote, progress: Progress) -> Iterator[_Arriving]:
-    arriving = _Arriving()
+    arriving = _Arriving(progress)
 
     def run() -> None:
         try:
-            fetch_into(partial, net, remote, progress=progress)
+            fetch_into(partial, net, remote, arriving.run)
         except HubcacheError as error:
             arriving.failure = error
         finally:
-            arriving.stop.set()
+            arriving.ended.set()
 
     arriving.thread = threading.Thread(target=run, daemon=True)
     arriving.thread.start()
@@ -112,9 +118,10 @@ def _fetching(partial: PartialFile, net: Net, remote: Remote, progress: Progress
         yield arriving
     except HubcacheError:
         # A broken-off download makes the unpacker see an end that is none: the download's own failure is the reason.
-        partial.close()
         arriving.check()
         raise
+    finally:
+        arriving.run.stop.set()
 
 
 class _SpoolReader:
@@ -127,7 +134,7 @@ class _SpoolReader:
 
     def read(self, size: int = -1, /) -> bytes:
         """Return up to `size` bytes, b"" at the end of the file."""
-        reached = self._partial.wait_beyond(self._at, self._arriving.stop)
+        reached = self._partial.wait_beyond(self._at, self._arriving.ended)
         if reached == self._at:
             self._arriving.wait()
             reached = self._partial.received()

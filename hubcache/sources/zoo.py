@@ -15,12 +15,13 @@ from hubcache.core.plan import Preview
 from hubcache.core.ports import Progress, Stage
 from hubcache.core.reference import Reference
 from hubcache.core.stubs import parse_stub
+from hubcache.crew import run_all
 from hubcache.errors import BadReference, EntryNotFound, IntegrityError, RepoNotFound, SourceUnavailable
+from hubcache.fetch import Run
 from hubcache.net import Net, Origin
 from hubcache.sources.download import Remote, check_status, fetch_into, partial_at
 from hubcache.sources.registry import SourceConfig
 from hubcache.sources.staged import Published, StagedSource
-from hubcache.transfer import run_all
 
 FILES_AT_ONCE = 8
 FIELDS = ("displayName", "downloadUrl", "fileSize", "fileType", "md5")
@@ -58,20 +59,22 @@ class ZooPublication:
         files = self._files(reference)
         stage.require_space(sum(file.size for file in files))
 
-        def fetching(file: ZooFile) -> Callable[[], None]:
-            return lambda: self._fetch(file, stage)
+        run = Run(self._progress)
 
-        run_all([fetching(file) for file in files], FILES_AT_ONCE)
+        def fetching(file: ZooFile) -> Callable[[], None]:
+            return lambda: self._fetch(file, stage, run)
+
+        run_all([fetching(file) for file in files], FILES_AT_ONCE, stop=run.stop)
         for file in files:
             stage.place(file.path, stage.folder / _local_name(file))
         return Published(f"{self._api} {reference.address}", _validator(files))
 
-    def _fetch(self, file: ZooFile, stage: Stage) -> None:
+    def _fetch(self, file: ZooFile, stage: Stage, run: Run) -> None:
         remote = Remote(file.url, str(Origin.of(file.url)), file.size, file.md5)
         algorithms = ("md5",) if file.md5 else ()
         partial = partial_at(stage.folder / _local_name(file), remote, algorithms=algorithms, progress=self._progress)
         try:
-            fetch_into(partial, self._net, remote, progress=self._progress)
+            fetch_into(partial, self._net, remote, run)
             if file.md5 and (computed := partial.digests()["md5"]) != file.md5:
                 partial.discard()
                 raise IntegrityError(

@@ -53,8 +53,11 @@ class Puller:
 
     @classmethod
     def into(cls, cache: Path, endpoint: str = "http://127.0.0.1:9", **settings: Any) -> Puller:
-        zoo = settings.pop("zoo_api", endpoint)
-        return cls(Settings(hub_cache=cache, endpoint=endpoint, zoo_api=zoo, **{"read_timeout": 1.0, **settings}))
+        """Ask one server for everything, whatever hub it is; the settings are laid over those of a bare environment."""
+        environ = {"HOME": str(cache.parent / "home"), "HF_HUB_CACHE": str(cache), "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
+        environ |= {"HF_ENDPOINT": endpoint, "SPARSEZOO_API_URL": settings.pop("zoo_api", endpoint)}
+        # The working folder is this checkout, whose mirrors.yaml names public mirrors.
+        return cls(replace(Settings.from_environ(environ), project_mirrors=None, **settings))
 
     @property
     def app(self) -> App:
@@ -75,7 +78,12 @@ class Process:
         variables = {"PATH": os.environ["PATH"], "HOME": str(cache.parent), "HF_HUB_CACHE": str(cache)}
         command = [sys.executable, "-m", "hubcache_cli.main", "pull", *arguments]
         self.process = subprocess.Popen(
-            command, env=variables | dict(environ or {}), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            cwd=cache.parent,
+            env=variables | dict(environ or {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def kill(self) -> None:
