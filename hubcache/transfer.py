@@ -99,9 +99,10 @@ class _FileCopy:
             sent = fill(partial, self._open, self._run)
             if self._run.stop.is_set():
                 return
-            evidence = partial.evidence()
+            evidence = partial.evidence() if len(sent) > 1 or self._suspicion else None
             writer.publish(sorted(sent))
-            self._convict(evidence)
+            if evidence is not None:
+                self._convict(evidence)
         except IntegrityError as error:
             kept = writer.partial is partial
             self._run.progress.advance(-(resumed if kept else self._file.blob.size), "discarded")

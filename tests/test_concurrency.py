@@ -17,7 +17,7 @@ from tests.support.loopzoo import LoopZoo
 from tests.support.objectstore import ObjectStore
 from tests.support.puller import Process, asked_bytes, bodies
 from tests.support.waiting import until
-from tests.support.wholeness import faults, unverified
+from tests.support.wholeness import faults, partial_bytes, unverified
 
 MB = 1 << 20
 STUB = "zoo:nlp/sentiment_analysis/obert-base/pytorch/huggingface/sst2/pruned90-none"
@@ -91,7 +91,7 @@ def test_two_processes_that_pull_one_zoo_model_fetch_each_file_once(tmp_path: Pa
 def test_a_waiting_process_takes_over_the_bytes_of_one_that_is_killed(hub: LoopHub, tmp_path: Path) -> None:
     cache, environ = tmp_path / "hub", {"HF_ENDPOINT": hub.endpoint}
     first = Process(cache, "org/m", environ=environ)
-    until(lambda: any(file.stat().st_blocks * 512 >= 4 * MB for file in cache.rglob("*.incomplete")), "4 MB")
+    until(lambda: partial_bytes(cache) >= 4 * MB, "4 MB")
     second = Process(cache, "org/m", environ=environ)
     until(lambda: len([r for r in hub.requests if "/tree/" in r.path or "/revision/" in r.path]) >= 3, "the second")
     first.kill()

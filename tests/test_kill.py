@@ -16,7 +16,7 @@ from tests.support.loopzoo import LoopZoo
 from tests.support.objectstore import ObjectStore
 from tests.support.puller import Process, asked_bytes, bodies
 from tests.support.waiting import until
-from tests.support.wholeness import faults, unverified
+from tests.support.wholeness import faults, partial_bytes, unverified
 
 MB = 1 << 20
 STUB = "zoo:nlp/sentiment_analysis/obert-base/pytorch/huggingface/sst2/pruned90-none"
@@ -59,16 +59,10 @@ def environ(**more: str) -> dict[str, str]:
     return {"HF_HUB_DOWNLOAD_TIMEOUT": "60", **more}
 
 
-def on_disk(cache: Path) -> int:
-    """Return the bytes that stand in the partial files of the cache, gaps not counted."""
-    partial = [file for pattern in ("*.incomplete", "download", "zoo-*") for file in cache.rglob(pattern)]
-    return sum(file.stat().st_blocks * 512 for file in partial if ".ranges" not in file.name)
-
-
 def killed_midway(cache: Path, text: str, variables: dict[str, str], server: LoopServer, size: int) -> None:
     """Pull from a server that falls silent within the body, and kill the process there."""
     process = Process(cache, text, environ=variables)
-    until(lambda: on_disk(cache) >= size, "the bytes before the silence")
+    until(lambda: partial_bytes(cache) >= size, "the bytes before the silence")
     process.kill()
     assert faults(cache) == []
     server.stop()
@@ -103,7 +97,7 @@ def test_a_killed_pull_by_ranges_asks_only_for_what_no_range_brought(
     hub.stall["large.bin"] = KEPT
     cache, variables = tmp_path / "hub", environ(HF_ENDPOINT=hub.endpoint)
     killed_midway(cache, "org/m", variables, hub, 2 * KEPT)
-    had = on_disk(cache)
+    had = partial_bytes(cache)
     completed(cache, "org/m", variables)
     assert asked_bytes(hub, LARGE_SIZE) == LARGE_SIZE - had
 
@@ -116,10 +110,10 @@ def test_a_pull_killed_twice_while_bytes_trickle_in_asks_for_no_byte_it_had(
     cache, variables = tmp_path / "hub", environ(HF_ENDPOINT=hub.endpoint)
     for reached in (4 * MB, 12 * MB):
         process = Process(cache, "org/m", environ=variables)
-        until(lambda reached=reached: on_disk(cache) >= reached, f"{reached} bytes")  # type: ignore[misc]
+        until(lambda reached=reached: partial_bytes(cache) >= reached, f"{reached} bytes")  # type: ignore[misc]
         process.kill()
         assert faults(cache) == []
-    had = on_disk(cache)
+    had = partial_bytes(cache)
     hub.clear()
     hub.rate = 0
     completed(cache, "org/m", variables)
@@ -154,7 +148,7 @@ def test_ctrl_c_stops_a_pull_from_a_silent_server_within_a_second(hub: LoopHub, 
     hub.stall["model.bin"] = KEPT
     cache = tmp_path / "hub"
     process = Process(cache, "org/m", environ=environ(HF_ENDPOINT=hub.endpoint))
-    until(lambda: on_disk(cache) >= KEPT, "the bytes before the silence")
+    until(lambda: partial_bytes(cache) >= KEPT, "the bytes before the silence")
     began = time.monotonic()
     process.interrupt()
     code, _, err = process.wait(10)
@@ -179,7 +173,7 @@ def test_ctrl_c_stops_a_pull_of_an_archive_within_a_second(store: ObjectStore, t
     store.stall["m.tar.gz"] = KEPT
     cache = tmp_path / "hub"
     process = Process(cache, store.url("m.tar.gz"), environ=environ())
-    until(lambda: on_disk(cache) >= KEPT, "the bytes before the silence")
+    until(lambda: partial_bytes(cache) >= KEPT, "the bytes before the silence")
     began = time.monotonic()
     process.interrupt()
     code, _, err = process.wait(10)
@@ -192,10 +186,10 @@ def test_an_interrupted_pull_goes_on_later(hub: LoopHub, large: bytes, tmp_path:
     hub.stall["large.bin"] = KEPT
     cache, variables = tmp_path / "hub", environ(HF_ENDPOINT=hub.endpoint)
     process = Process(cache, "org/m", environ=variables)
-    until(lambda: on_disk(cache) >= 2 * KEPT, "the bytes before the silence")
+    until(lambda: partial_bytes(cache) >= 2 * KEPT, "the bytes before the silence")
     process.interrupt()
     process.wait(10)
-    had = on_disk(cache)
+    had = partial_bytes(cache)
     hub.clear()
     hub.stall.clear()
     completed(cache, "org/m", variables)

@@ -84,6 +84,17 @@ def test_a_mirror_of_the_same_name_takes_the_others_place(file: Path) -> None:
     assert "https://huggingface.co" not in [mirror.url for mirror in found.mirrors]
 
 
+def test_a_mirror_that_replaces_one_comes_with_its_file(file: Path) -> None:
+    found = loaded(file, "mirrors: [{name: hf-mirror, url: 'https://hf-mirror.com', hub: huggingface}]")
+    assert [mirror.name for mirror in found.of("huggingface")] == ["hf-mirror", "huggingface", "aliendao"]
+
+
+def test_a_files_mirrors_keep_their_order(file: Path) -> None:
+    rows = [f"{{name: {name}, url: 'https://{name}.example', hub: huggingface}}" for name in ("b", "aliendao", "a")]
+    names = [mirror.name for mirror in loaded(file, f"mirrors: [{', '.join(rows)}]").of("huggingface")]
+    assert names == ["b", "aliendao", "a", "huggingface", "hf-mirror"]
+
+
 def test_a_catalogue_entry_replaces_the_one_of_its_name_and_leaves_the_rest(file: Path) -> None:
     found = loaded(file, "catalogue: {palm.ch.base: org/palm, mine: org/mine}")
     assert (found.catalogue["palm.ch.base"], found.catalogue["mine"]) == ("org/palm", "org/mine")
@@ -100,6 +111,10 @@ def test_the_last_file_has_the_last_word(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "# nothing\n", "mirrors:\ncatalogue:\n", "{}", "mirrors: []"])
 def test_a_file_that_says_nothing_changes_nothing(file: Path, text: str) -> None:
     assert loaded(file, text) == load([])
+
+
+def test_the_shipped_file_is_no_projects_in_a_checkout() -> None:
+    assert load([], project=shipped_path()) == load([])
 
 
 # -- errors

@@ -159,7 +159,13 @@ def _no_such(name: str, known: Mapping[str, Mirror]) -> Mirror:
 def _tellers(settings: Settings) -> dict[str, str]:
     """Map the names of the files' mirrors to the file that has the last word on them; the shipped ones are left out."""
     files = (("user", settings.mirrors_file), ("project", settings.project_mirrors))
-    return {mirror.name: teller for teller, path in files if path for mirror in read_file(path).mirrors}
+    return {
+        mirror.name: teller
+        for teller, path in files
+        if path
+        for mirror in read_file(path).mirrors
+        if not mirror.is_shipped
+    }
 
 
 def _told_by(settings: Settings, told: Mapping[str, str], mirror: Mirror) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from hubcache.errors import BadConfig, BadReference
 
 HUBS = ("huggingface", "modelscope", "sparsezoo", "http")
 TRUST = ("metadata", "bytes")
-CONNECTIONS = 16
+CONNECTIONS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +82,12 @@ def load(paths: Iterable[Path] = (), *, project: Path | None = None) -> MirrorsC
     """
     mirrors: dict[str, Mirror] = {}
     catalogue: dict[str, str] = {}
+    if project is not None and _is_shipped(project):
+        project = None  # in a checkout of hubcache; a project has chosen nothing by it
     files = [_File(shipped_path(), is_shipped=True), *(_File(path) for path in paths)]
     for file in files + ([_File(project, takes_secrets=False)] if project is not None else []):
         content = file.read()
-        ours = {mirror.name: mirror for mirror in content.mirrors}
+        ours = {mirror.name: _shipped_if_same(mirror, mirrors.get(mirror.name)) for mirror in content.mirrors}
         mirrors = ours | {name: mirror for name, mirror in mirrors.items() if name not in ours}
         catalogue |= content.catalogue
     return MirrorsConfig(tuple(mirrors.values()), catalogue)
@@ -97,7 +99,7 @@ def read_file(path: Path) -> MirrorsConfig:
     Raises:
         BadConfig: as load.
     """
-    return _File(path).read()
+    return _File(path, is_shipped=_is_shipped(path)).read()
 
 
 def parse_text(text: str, path: Path) -> MirrorsConfig:
@@ -117,6 +119,15 @@ def parse_typed(text: str) -> Mirror:
     """
     (mirror,) = _Typed(Path.cwd() / "mirrors.yaml").parse(f"mirrors:\n{text}").mirrors
     return mirror
+
+
+def _shipped_if_same(mirror: Mirror, before: Mirror | None) -> Mirror:
+    """Keep a shipped entry shipped where a file only repeats it, as a copy of the shipped file does: nobody chose it."""
+    return before if before is not None and replace(mirror, is_shipped=before.is_shipped) == before else mirror
+
+
+def _is_shipped(path: Path) -> bool:
+    return path.resolve() == shipped_path().resolve()
 
 
 class _File:

@@ -67,7 +67,7 @@ class MirrorsText:
     def moved_first(self, name: str) -> MirrorsText:
         """Put a mirror before the others of its hub, with the comment right above it."""
         before = list(self.content.mirrors)
-        at = self.names().index(name)
+        at = self._at(name)
         if all(mirror.hub != before[at].hub for mirror in before[:at]):
             return self
         after = [before[at], *before[:at], *before[at + 1 :]]
@@ -76,7 +76,7 @@ class MirrorsText:
     def with_trust(self, name: str, trust: tuple[str, ...]) -> MirrorsText:
         """Say what is believed of a mirror."""
         before = list(self.content.mirrors)
-        at = self.names().index(name)
+        at = self._at(name)
         if before[at].trust == trust:
             return self
         after = [*before[:at], replace(before[at], trust=trust), *before[at + 1 :]]
@@ -85,9 +85,15 @@ class MirrorsText:
 
     def without(self, name: str) -> MirrorsText:
         """Take a mirror out; a comment above it stays, it may be about more than this mirror."""
-        at = self.names().index(name)
+        at = self._at(name)
         after = [mirror for mirror in self.content.mirrors if mirror.name != name]
         return self._changed(after, lambda: self._cut(at), f"delete the mirror {name}")
+
+    def _at(self, name: str) -> int:
+        names = self.names()
+        if names.count(name) > 1:
+            raise BadConfig(f"{self.path} has the mirror {name} twice", hint="by hand, delete one of them")
+        return names.index(name)
 
     def _changed(self, mirrors: list[Mirror], edit: Callable[[], str], by_hand: str) -> MirrorsText:
         """Make the edit, and hold what it says against what it should say."""

@@ -48,6 +48,7 @@ class Failover:
         self._notify = notify
         self._turn = threading.Condition()
         self._dropped: set[str] = set()
+        self._told: set[str] = set()
         self._lacking: set[tuple[str, RepoId]] = set()
 
     @property
@@ -160,6 +161,8 @@ class Failover:
                 self._turn.wait(1.0)
 
     def _least_busy(self, ordered: list[Member]) -> Member:
+        if len(ordered) == 1:
+            return ordered[0]
         resting = {choice.name for choice in self._book.order([m.mirror.url for m in ordered]) if choice.is_resting}
         awake = [member for member in ordered if member.mirror.url not in resting]
         chosen = [member for member in awake if not member.mirror.is_fallback]
@@ -171,6 +174,8 @@ class Failover:
             self._turn.notify_all()
 
     def _ordered(self, members: list[Member]) -> list[Member]:
+        if len(members) < 2:
+            return members
         by_url = {member.mirror.url: member for member in members}
         return [by_url[choice.name] for choice in self._book.order(list(by_url))]
 
@@ -193,8 +198,11 @@ class Failover:
         after = error.retry_after if isinstance(error, RateLimited) else None
         change = partial(_failure, reason=error.message[:200], retry_after=after)
         self._book.record(member.mirror.url, change)
-        if len(self._members) > 1:
-            self._notify(f"{member.mirror.name}: {error.message}")
+        with self._turn:
+            is_news = len(self._members) > 1 and member.mirror.url not in self._told
+            self._told.add(member.mirror.url)
+        if is_news:
+            self._notify(f"{member.mirror.name} fails, others stand in: {error.message}")
 
 
 class _MirrorContent:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import scan_cache_dir
@@ -57,6 +59,17 @@ def unverified(snapshot: Path) -> list[str]:
         if not file.is_file() or digest(file.read_bytes(), len(expected)) != expected:
             wrong.append(path)
     return wrong
+
+
+def partial_bytes(cache: Path) -> int:
+    """Return the bytes that stand in partial files now, gaps not counted; other processes may be at work there."""
+    total = 0
+    for folder, _, names in os.walk(cache):
+        for name in names:
+            if name.endswith((".incomplete", "download")) or name.startswith("zoo-"):
+                with suppress(FileNotFoundError):
+                    total += 0 if ".ranges" in name else os.stat(os.path.join(folder, name)).st_blocks * 512
+    return total
 
 
 def digest(content: bytes, digits: int) -> str:
