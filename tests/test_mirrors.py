@@ -113,8 +113,17 @@ def test_a_file_that_says_nothing_changes_nothing(file: Path, text: str) -> None
     assert loaded(file, text) == load([])
 
 
-def test_the_shipped_file_is_no_projects_in_a_checkout() -> None:
-    assert load([], project=shipped_path()) == load([])
+def test_a_project_that_only_repeats_has_chosen_nothing(file: Path, tmp_path: Path) -> None:
+    file.write_text("mirrors:\n- {name: hf-mirror, url: 'https://near.example', hub: huggingface}\n")
+    project = tmp_path / "project.yaml"
+    project.write_bytes(shipped_path().read_bytes())
+    assert load([file], project=project) == load([file])
+
+
+def test_the_users_own_entry_is_a_choice_even_if_it_only_repeats(file: Path) -> None:
+    text = "mirrors: [{name: hf-mirror, url: 'https://hf-mirror.com', hub: huggingface, trust: [bytes]}]"
+    [first, *_] = loaded(file, text).of("huggingface")
+    assert (first.name, first.is_fallback) == ("hf-mirror", False)
 
 
 # -- errors

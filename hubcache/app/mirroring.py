@@ -57,13 +57,12 @@ def wire(settings: Settings) -> App:
 
 def list_mirrors(app: App) -> list[Listed]:
     """List every hub's mirrors, in the order in which they would be asked now."""
-    told = _tellers(app.settings)
     found = []
     for hub in HUBS:
         mirrors = app.mirrors_of(hub)
         for choice in app.book.order(list(dict.fromkeys(mirror.url for mirror in mirrors))):
             found += [
-                Listed(mirror, app.book.of(mirror.url), choice, _told_by(app.settings, told, mirror))
+                Listed(mirror, app.book.of(mirror.url), choice, _told_by(app.settings, mirror))
                 for mirror in mirrors
                 if mirror.url == choice.name
             ]
@@ -98,7 +97,7 @@ def use(settings: Settings, name: str, trust: Trust | None = None) -> Changed:
     app = wire(_readable(settings))
     known = {mirror.name: mirror for mirror in app.mirrors.mirrors}
     mirror = known[name] if name in known else _no_such(name, known)
-    if _told_by(app.settings, _tellers(app.settings), mirror) == "project" and name not in before.names():
+    if _told_by(app.settings, mirror) == "project" and name not in before.names():
         raise UsageError(f"{name} is the project's, which comes first already: {settings.project_mirrors}")
     if name in before.names():
         after = before.moved_first(name)
@@ -156,24 +155,15 @@ def _no_such(name: str, known: Mapping[str, Mirror]) -> Mirror:
     raise UsageError(f"no mirror is called {name!r}", hint=hint)
 
 
-def _tellers(settings: Settings) -> dict[str, str]:
-    """Map the names of the files' mirrors to the file that has the last word on them; the shipped ones are left out."""
-    files = (("user", settings.mirrors_file), ("project", settings.project_mirrors))
-    return {
-        mirror.name: teller
-        for teller, path in files
-        if path
-        for mirror in read_file(path).mirrors
-        if not mirror.is_shipped
-    }
-
-
-def _told_by(settings: Settings, told: Mapping[str, str], mirror: Mirror) -> str:
+def _told_by(settings: Settings, mirror: Mirror) -> str:
+    """Tell who named a mirror: the variable that chose it, the user's file, the project's, or nobody here (shipped)."""
     variable, _ = ENDPOINTS.get(mirror.hub, ("", ""))
     chosen = {"huggingface": settings.endpoint, "sparsezoo": settings.zoo_api}.get(mirror.hub)
-    if settings.environ.get(variable) and mirror.url == chosen:
+    if mirror.name == variable or (settings.environ.get(variable) and mirror.url == chosen):
         return variable
-    return told.get(mirror.name, "shipped")
+    if mirror.is_shipped:
+        return "shipped"
+    return "user" if settings.mirrors_file and mirror in read_file(settings.mirrors_file).mirrors else "project"
 
 
 def _own_text(settings: Settings) -> MirrorsText:
@@ -204,4 +194,4 @@ def _written(settings: Settings, before: MirrorsText, after: MirrorsText, name: 
     mirror = next(each for each in both if each.name == name)
     app = wire(_readable(settings))
     first = next(iter(app.mirrors_of(mirror.hub)), None)
-    return Changed(after.path, mirror, first, _told_by(app.settings, _tellers(app.settings), first) if first else "")
+    return Changed(after.path, mirror, first, _told_by(app.settings, first) if first else "")

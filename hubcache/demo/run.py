@@ -44,8 +44,8 @@ class DemoStep:
     reference: str
 
 
-def run_demo(cache_dir: Path, environ: Mapping[str, str], say: Callable[[str], None]) -> None:
-    """Pull a hub repo, a SparseZoo model and a tarball into `cache_dir`, stop the upstream, load each offline.
+def run_demo(folder: Path, environ: Mapping[str, str], say: Callable[[str], None]) -> None:
+    """Pull a hub repo, a SparseZoo model and a tarball into `folder`/hub, stop the upstream, load each offline.
 
     Raises:
         UsageError: transformers or torch is not installed.
@@ -67,7 +67,8 @@ def run_demo(cache_dir: Path, environ: Mapping[str, str], say: Callable[[str], N
             **environ,
             "HF_ENDPOINT": upstream.endpoint,
             "SPARSEZOO_API_URL": upstream.endpoint,
-            "HF_HUB_CACHE": str(cache_dir),
+            "HF_HUB_CACHE": str(folder / "hub"),
+            "XDG_STATE_HOME": str(folder / "state"),
             "HF_HUB_OFFLINE": "0",
         }
         pulled = [_pull(step, demo_environ, say) for step in steps]

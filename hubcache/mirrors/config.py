@@ -80,14 +80,11 @@ def load(paths: Iterable[Path] = (), *, project: Path | None = None) -> MirrorsC
     Raises:
         BadConfig: a file that cannot be read, with its name, the line, and the nearest right key.
     """
-    mirrors: dict[str, Mirror] = {}
-    catalogue: dict[str, str] = {}
-    if project is not None and _is_shipped(project):
-        project = None  # in a checkout of hubcache; a project has chosen nothing by it
-    files = [_File(shipped_path(), is_shipped=True), *(_File(path) for path in paths)]
-    for file in files + ([_File(project, takes_secrets=False)] if project is not None else []):
+    shipped = _File(shipped_path(), is_shipped=True).read()
+    mirrors, catalogue = {mirror.name: mirror for mirror in shipped.mirrors}, dict(shipped.catalogue)
+    for file in [*map(_File, paths), *([_File(project, is_project=True)] if project is not None else [])]:
         content = file.read()
-        ours = {mirror.name: _shipped_if_same(mirror, mirrors.get(mirror.name)) for mirror in content.mirrors}
+        ours = {mirror.name: mirror for mirror in content.mirrors if not file.repeats(mirror, shipped.mirrors)}
         mirrors = ours | {name: mirror for name, mirror in mirrors.items() if name not in ours}
         catalogue |= content.catalogue
     return MirrorsConfig(tuple(mirrors.values()), catalogue)
@@ -99,7 +96,7 @@ def read_file(path: Path) -> MirrorsConfig:
     Raises:
         BadConfig: as load.
     """
-    return _File(path, is_shipped=_is_shipped(path)).read()
+    return _File(path).read()
 
 
 def parse_text(text: str, path: Path) -> MirrorsConfig:
@@ -121,22 +118,20 @@ def parse_typed(text: str) -> Mirror:
     return mirror
 
 
-def _shipped_if_same(mirror: Mirror, before: Mirror | None) -> Mirror:
-    """Keep a shipped entry shipped where a file only repeats it, as a copy of the shipped file does: nobody chose it."""
-    return before if before is not None and replace(mirror, is_shipped=before.is_shipped) == before else mirror
-
-
-def _is_shipped(path: Path) -> bool:
-    return path.resolve() == shipped_path().resolve()
-
-
 class _File:
     """One mirrors.yaml, read with the line of everything that may be wrong."""
 
-    def __init__(self, path: Path, *, takes_secrets: bool = True, is_shipped: bool = False) -> None:
+    def __init__(self, path: Path, *, is_project: bool = False, is_shipped: bool = False) -> None:
         self._path = path
         self._is_shipped = is_shipped
-        self._takes_secrets = takes_secrets
+        self._is_project = is_project
+
+    def repeats(self, mirror: Mirror, shipped: tuple[Mirror, ...]) -> bool:
+        """Tell whether an entry says nothing: a project's that is a shipped one, as in a copy of the shipped file.
+
+        The same entry in the user's own file is a choice, which `hubcache mirror use` writes.
+        """
+        return self._is_project and replace(mirror, is_shipped=True) in shipped
 
     def read(self) -> MirrorsConfig:
         try:
@@ -166,7 +161,7 @@ class _File:
         name = self._text(fields["name"], "name")
         url = self._url(fields["url"], name)
         hub = self._one_of(fields["hub"], HUBS, "hub")
-        if not self._takes_secrets and "token" in fields:
+        if self._is_project and "token" in fields:
             raise self._wrong(
                 fields["token"],
                 f"{name}: a project's file names no token: whoever wrote it would choose where yours goes",

@@ -13,7 +13,7 @@ from hubcache.demo.run import run_demo
 
 
 def run(
-    keep: Annotated[Path | None, typer.Option(help="Keep the demo's cache in this folder.")] = None,
+    keep: Annotated[Path | None, typer.Option(help="Keep the demo's cache, in the folder hub of this one.")] = None,
 ) -> None:
     """Pull from three kinds of source and load each offline, all on this machine.
 
@@ -25,4 +25,4 @@ def run(
         run_demo(keep.absolute(), environ, print)
         return
     with tempfile.TemporaryDirectory(prefix="hubcache-demo-") as folder:
-        run_demo(Path(folder, "hub"), environ, print)
+        run_demo(Path(folder), environ, print)
