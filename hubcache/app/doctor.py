@@ -38,7 +38,7 @@ def checks(settings: Settings) -> Iterator[Check]:
 def check_mirrors(settings: Settings) -> Check:
     """Read the mirrors file."""
     try:
-        load([settings.mirrors_file] if settings.mirrors_file else [])
+        _configured(settings)
     except BadConfig as error:
         return Check("mirrors file", "problem", error.message, error.hint)
     return Check("mirrors file", "ok", str(settings.mirrors_file or f"the one that came along, {shipped_path()}"))
@@ -150,9 +150,10 @@ def _unreachable(name: str, message: str) -> Check:
     return Check(name, "warning", message, "only zoo: references need it; SPARSEZOO_API_URL names another")
 
 
-def _has_bad_mirrors(settings: Settings) -> bool:
-    return check_mirrors(settings).status == "problem"
-
-
 def _mirrors(settings: Settings) -> MirrorsConfig:
-    return load([settings.mirrors_file] if settings.mirrors_file and not _has_bad_mirrors(settings) else [])
+    """Read the mirrors files, or the shipped one alone where they cannot be read."""
+    return load() if check_mirrors(settings).status == "problem" else _configured(settings)
+
+
+def _configured(settings: Settings) -> MirrorsConfig:
+    return load([settings.mirrors_file] if settings.mirrors_file else [], project=settings.project_mirrors)
