@@ -102,7 +102,8 @@ def check_network(settings: Settings) -> list[Check]:
         return [Check(name, "ok", "not asked: offline") for name in ("Hub", "SparseZoo")]
     hasty = replace(settings, connect_timeout=CONNECT_TIMEOUT, read_timeout=CONNECT_TIMEOUT)
     try:
-        net = compose(replace(hasty, mirrors_file=None) if _has_bad_mirrors(settings) else hasty).net
+        is_bad = check_mirrors(settings).status == "problem"
+        net = compose(replace(hasty, mirrors_file=None, project_mirrors=None) if is_bad else hasty).net
     except HubcacheError as error:
         return [Check("Hub", "problem", error.message, error.hint)]
     found: dict[str, Check] = {}
