@@ -20,12 +20,13 @@ SMALL = 8 << 20
 SMALLEST_PIECE = 4 << 20
 LARGEST_PIECE = 64 << 20
 FIRST_READERS = 4
+CONNECTIONS = 16
 AHEAD = 64 << 20
 """Bytes by which the first bytes in order may be ahead of their hash before further readers wait for it."""
-GAIN = 1.15
-"""More connections stay if they make the transfer this much faster."""
-TRIAL = 0.06
-"""Seconds for which a number of connections is tried."""
+TRIAL = 0.05
+"""Seconds over which it is measured how busy this process is."""
+BUSY = 0.7
+"""CPU seconds per second from which on more connections are of no use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class TransferLimits:
 
     small_files: int = 32
     large_files: int = 2
-    connections: int = 16
+    connections: int = CONNECTIONS
     attempts: int = 5
 
 
@@ -48,14 +49,18 @@ class Run:
     stop: Stop = field(default_factory=Stop)
 
 
-def fill(partial: PartialFile, open_range: OpenRange, run: Run) -> dict[str, RangeSet]:
+def fill(
+    partial: PartialFile, open_range: OpenRange, run: Run, sent: dict[str, RangeSet] | None = None
+) -> dict[str, RangeSet]:
     """Fetch what the partial file lacks, until the run is stopped; return which origin sent which bytes.
+
+    They are noted in `sent` as they come, so that the caller knows them after a failure, too.
 
     Raises:
         SourceUnavailable: a range could not be had in `limits.attempts` tries in a row.
         IntegrityError: an origin has another size than the partial's; `origins` names it.
     """
-    sent: dict[str, RangeSet] = {}
+    sent = {} if sent is None else sent
     before = -1
     # An answer that ignores its range takes all pieces, and may break off: what is missing then is asked for again.
     while not partial.is_complete and not run.stop.is_set():
@@ -89,31 +94,25 @@ def _read_together(partial: PartialFile, fetch: _Fetch, run: Run) -> None:
 
 
 def _add_readers(readers: Crew, fetch: _Fetch, run: Run) -> None:
-    """Add connections as long as more of them are faster; none where the source ignores ranges."""
+    """Add connections: a few, then all, unless this process is busy; none where the source ignores ranges.
+
+    While it waits for the network, more connections bring more, or as much; when it is busy receiving and
+    hashing, they only take CPU time.
+    """
     try:
         while not fetch.answered.wait(TRIAL) and readers.is_working():
             pass
-        best, wanted = 0.0, FIRST_READERS
-        while fetch.is_ranged and readers.is_working() and fetch.pieces_left():
-            wanted = min(wanted, run.limits.connections)
-            while fetch.readers < wanted and fetch.pieces_left():
+        for wanted in (min(FIRST_READERS, run.limits.connections), run.limits.connections):
+            while fetch.is_ranged and fetch.readers < wanted and fetch.pieces_left():
                 fetch.readers += 1
                 readers.start(fetch.read_further_pieces)
-            rate = _rate(fetch, readers)
-            if wanted == run.limits.connections or rate < GAIN * best:
+            busy_before, began = time.process_time(), time.monotonic()
+            readers.wait(TRIAL)
+            if time.process_time() - busy_before > BUSY * (time.monotonic() - began):
                 return
-            best, wanted = rate, wanted * 2
     except BaseException:
         fetch.stop.set()
         raise
-
-
-def _rate(fetch: _Fetch, readers: Crew) -> float:
-    """Measure the bytes per second of a trial; the first part of it, in which new connections open, is left out."""
-    readers.wait(TRIAL / 2)
-    before, began = fetch.received, time.monotonic()
-    readers.wait(TRIAL)
-    return (fetch.received - before) / (time.monotonic() - began)
 
 
 class _Fetch:
@@ -161,7 +160,7 @@ class _Fetch:
             if self._partial.size is None:
                 return start, None
             left = end - start + sum(high - low for low, high in self._left)
-            most = max(SMALLEST_PIECE, min(LARGEST_PIECE, left // (2 * max(self.readers, FIRST_READERS))))
+            most = max(SMALLEST_PIECE, min(LARGEST_PIECE, left // (3 * self._run.limits.connections)))
             if self._partial.size > SMALL and end - start > most:
                 self._left.appendleft((start + most, end))
                 end = start + most

@@ -11,17 +11,19 @@ import random
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
 
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, LocationValueError
 
 from hubcache.core.wire import parse_content_range, parse_size
 from hubcache.errors import BadConfig, HubcacheError, IntegrityError, RateLimited, RedirectRefused, SourceUnavailable
+from hubcache.punctual import PunctualAnswer, Speed
 
 MAX_REDIRECTS = 8
 MAX_METADATA_SIZE = 64 * 1024 * 1024
@@ -91,7 +93,7 @@ class NetSettings:
 
     `tokens` and `headers` are bound to origins and sent nowhere else, `certificates` are files trusted
     for one origin; `proxies` maps http, https and all to proxy URLs, and `no` to a list of hosts that are
-    reached directly.
+    reached directly. A body below `slowest` bytes per second for `slow_window` seconds is given up.
     """
 
     user_agent: str = "hubcache"
@@ -101,7 +103,10 @@ class NetSettings:
     headers: Mapping[Origin, Mapping[str, str]] = field(default_factory=dict, repr=False)
     certificates: Mapping[Origin, Path] = field(default_factory=dict)
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
-    connections: int = 48
+    connections: int = 64
+    slowest: float = 1000.0
+    slow_window: float = 20.0
+    attempts: int = ATTEMPTS
 
     def __post_init__(self) -> None:
         for origin, token in self.tokens.items():
@@ -114,8 +119,9 @@ class Response:
 
     file: Path | None = None
 
-    def __init__(self, raw: urllib3.BaseHTTPResponse, url: str, *, authenticated: bool) -> None:
+    def __init__(self, raw: urllib3.BaseHTTPResponse, url: str, speed: Speed, *, authenticated: bool) -> None:
         self._raw = raw
+        self._speed = speed
         self.status = raw.status
         self.headers: Mapping[str, str] = raw.headers
         self.url = url
@@ -132,10 +138,10 @@ class Response:
         """Return up to `limit` bytes as they arrive, b"" at the end.
 
         Raises:
-            SourceUnavailable: the body broke off, stalled or ended short.
+            SourceUnavailable: the body broke off, stalled, came too slowly or ended short.
         """
         try:
-            chunk = self._raw.read1(limit)
+            chunk = self._read(limit)
         except (HTTPError, OSError) as error:
             raise SourceUnavailable(f"{redact(self.url)}: the transfer broke off ({_reason(error)})") from error
         self._ended = not chunk
@@ -154,7 +160,7 @@ class Response:
         """
         try:
             chunks, size = [], 0
-            while chunk := self._raw.read(1 << 16, decode_content=True):
+            while chunk := self._read(1 << 16, decode=True):
                 size += len(chunk)
                 if size > MAX_METADATA_SIZE:
                     raise IntegrityError(f"{redact(self.url)} answered more than {MAX_METADATA_SIZE} bytes of metadata")
@@ -163,6 +169,12 @@ class Response:
             raise SourceUnavailable(f"{redact(self.url)}: the answer broke off ({_reason(error)})") from error
         self._ended = True
         return b"".join(chunks)
+
+    def _read(self, limit: int, *, decode: bool = False) -> bytes:
+        began = time.monotonic()
+        chunk = self._raw.read1(limit, decode_content=decode)
+        self._speed.check(len(chunk), time.monotonic() - began, redact(self.url))
+        return chunk
 
     def close(self) -> None:
         """Give the connection back when the body was read to its end, else drop it."""
@@ -186,6 +198,12 @@ class Net:
     def __init__(self, settings: NetSettings) -> None:
         self.settings = settings
         self._pools: dict[tuple[str | None, Path | None], urllib3.PoolManager] = {}
+
+    def asking_once(self) -> Net:
+        """Share the connections with one who has others to ask before it asks the same server again."""
+        net = Net(replace(self.settings, attempts=1))
+        net._pools = self._pools
+        return net
 
     def open(
         self, url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, body: bytes | None = None
@@ -213,7 +231,8 @@ class Net:
                 raise SourceUnavailable(f"{redact(url)}: {_reason(error)}") from error
             location = raw.headers.get("Location")
             if raw.status not in {301, 302, 303, 307, 308} or not location:
-                return _response(raw, url, authenticated=token is not None)
+                speed = Speed(self.settings.slowest, self.settings.slow_window)
+                return _response(raw, url, speed, authenticated=token is not None)
             _let_go(raw)
             url = _redirected(url, location)
         raise RedirectRefused(f"{redact(url)}: more than {MAX_REDIRECTS} redirects")
@@ -251,7 +270,7 @@ class Net:
                     raise error
                 return response.read_metadata(), response
 
-        return retry(once)
+        return retry(once, attempts=self.settings.attempts)
 
     def fetch_json(
         self,
@@ -321,21 +340,41 @@ def _is_direct(origin: Origin, hosts: str) -> bool:
     return False
 
 
+class _PlainConnection(HTTPConnection):
+    response_class = PunctualAnswer
+
+
+class _TlsConnection(HTTPSConnection):
+    response_class = PunctualAnswer
+
+
+class _PlainPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _PlainConnection
+
+
+class _TlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
 def _new_pool(proxy: str | None, certificates: Path | None, connections: int) -> urllib3.PoolManager:
     trusted = None if certificates is None else str(certificates)
+    pool: urllib3.PoolManager
     if proxy is None:
-        return urllib3.PoolManager(num_pools=16, maxsize=connections, retries=False, ca_certs=trusted)
-    url = proxy if "://" in proxy else f"http://{proxy}"
-    login = unquote(url.partition("://")[2].partition("/")[0].rpartition("@")[0])
-    headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
-    return urllib3.ProxyManager(
-        redact(url), maxsize=connections, proxy_headers=headers, retries=False, ca_certs=trusted
-    )
+        pool = urllib3.PoolManager(num_pools=16, maxsize=connections, retries=False, ca_certs=trusted)
+    else:
+        url = proxy if "://" in proxy else f"http://{proxy}"
+        login = unquote(url.partition("://")[2].partition("/")[0].rpartition("@")[0])
+        headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
+        pool = urllib3.ProxyManager(
+            redact(url), maxsize=connections, proxy_headers=headers, retries=False, ca_certs=trusted
+        )
+    pool.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
+    return pool
 
 
-def _response(raw: urllib3.BaseHTTPResponse, url: str, *, authenticated: bool) -> Response:
+def _response(raw: urllib3.BaseHTTPResponse, url: str, speed: Speed, *, authenticated: bool) -> Response:
     try:
-        return Response(raw, url, authenticated=authenticated)
+        return Response(raw, url, speed, authenticated=authenticated)
     except IntegrityError as error:
         raw.close()
         raise IntegrityError(f"{redact(url)}: {error.message}") from error

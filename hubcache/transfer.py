@@ -15,8 +15,8 @@ from hubcache.core.plan import CopyPlan, PlannedFile
 from hubcache.core.ports import Content, Mirrored, Progress, Source
 from hubcache.core.ranges import RangeSet
 from hubcache.crew import Crew, Stop, start_workers
-from hubcache.errors import IntegrityError
-from hubcache.fetch import SMALL, Run, TransferLimits, fill
+from hubcache.errors import IntegrityError, SourceUnavailable
+from hubcache.fetch import CONNECTIONS, SMALL, Run, TransferLimits, fill
 from hubcache.partial import Evidence, PartialFile
 
 
@@ -53,7 +53,8 @@ def copy(
         IntegrityError: bytes that are not what the manifest says, with their origin.
         NotFound, AccessDenied, SourceUnavailable, DiskFull: as the source and the store raise them.
     """
-    run = Run(progress, limits or TransferLimits())
+    limits = limits or TransferLimits(connections=source.connections if isinstance(source, Mirrored) else CONNECTIONS)
+    run = Run(progress, limits)
     progress.begin(len(plan.missing), plan.missing_size)
 
     def job(file: PlannedFile) -> Callable[[], None]:
@@ -74,7 +75,9 @@ class _FileCopy:
         self._artifact = artifact
         self._file = file
         self._run = run
-        self._lone: str | None = None
+        self._partial: PartialFile | None = None
+        self._sent: dict[str, RangeSet] = {}
+        self._alone: list[str] = []
         self._suspicion: tuple[Evidence, Mapping[str, RangeSet]] | None = None
 
     def into(self, store: WritableStore) -> None:
@@ -94,32 +97,41 @@ class _FileCopy:
         resumed = partial.resumed
         self._run.progress.advance(resumed, "resumed")
         evidence: Evidence | None = None
-        sent: Mapping[str, RangeSet] = {}
+        if partial is not self._partial:
+            self._partial, self._sent = partial, {}
+        sent = self._sent
         try:
-            sent = fill(partial, self._open, self._run)
+            fill(partial, self._open, self._run, sent)
             if self._run.stop.is_set():
                 return
             evidence = partial.evidence() if len(sent) > 1 or self._suspicion else None
             writer.publish(sorted(sent))
             if evidence is not None:
                 self._convict(evidence)
+        except SourceUnavailable:
+            if len(self._alone) < 2:
+                raise
+            self._run.progress.advance(-resumed, "resumed")
+            del self._alone[0]
         except IntegrityError as error:
             kept = writer.partial is partial
             self._run.progress.advance(-(resumed if kept else self._file.blob.size), "discarded")
             # Bytes of an earlier process may be the bad ones: nobody is blamed before a try from zero.
-            if error.origins or not resumed:
+            if error.origins or not resumed or kept:
                 evidence = self._judge(error, evidence, sent)
         finally:
             if evidence is not None:
                 evidence.close()
 
     def _open(self, start: int, end: int | None) -> Content:
-        if self._mirrors is not None and self._lone is not None:
-            return self._mirrors.open_at(self._lone, self._artifact, self._file.path, start, end)
+        if self._mirrors is not None and self._alone:
+            return self._mirrors.open_at(self._alone[0], self._artifact, self._file.path, start, end)
         return self._source.open(self._artifact, self._file.path, start, end)
 
     def _judge(self, error: IntegrityError, evidence: Evidence | None, sent: Mapping[str, RangeSet]) -> Evidence | None:
         """Drop the mirror that sent wrong bytes; of several, find out which, by a copy from one of them alone.
+
+        Which of them is tried alone first is the origin's turn; where one gives no answer, the next one's.
 
         Returns the evidence, unless it is kept for that.
 
@@ -130,11 +142,12 @@ class _FileCopy:
         named = IntegrityError(f"{self._artifact.repo}/{self._file.path}: {error.message}", hint=error.hint)
         if self._mirrors is None or not suspects:
             raise named from error
-        if len(suspects) > 1 and evidence is not None:
-            self._lone = self._artifact.origin if self._artifact.origin in suspects else suspects[0]
+        # Asked once only: suspects that cannot be told apart then are dropped together, so that this ends.
+        if len(suspects) > 1 and evidence is not None and self._suspicion is None:
+            self._alone = sorted(suspects, key=lambda origin: origin != self._artifact.origin)
             self._suspicion = evidence, sent
             return None
-        self._lone = None
+        self._alone = []
         if not self._mirrors.drop(suspects):
             raise named from error
         return evidence

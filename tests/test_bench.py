@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,28 @@ def test_warm_prints_one_line(tmp_path: Path) -> None:
 def test_cache_ls_prints_one_line(tmp_path: Path) -> None:
     told = bench("cache_ls", tmp_path, "--repos", "4", "--files", "2")
     check(told, "cache_ls", {"hubcache", "hf"}, {"wall_to_hf"})
+
+
+def test_limited_origin_prints_one_line(tmp_path: Path) -> None:
+    if shutil.which("aria2c") is None:
+        pytest.skip("there is no aria2c")
+    told = bench("limited_origin", tmp_path, "--size", "12345678", "--rate", "50000000")
+    check(told, "limited_origin", {"hubcache", "aria2c", "hf"}, {"wall_to_hf", "wall_to_aria2c"})
+    assert told["aria2c"] != "none"
+    assert told["bytes_per_s"]["hf"] < 50_000_000
+
+
+def test_two_mirrors_prints_one_line(tmp_path: Path) -> None:
+    told = bench("two_mirrors", tmp_path, "--size", "12345678", "--rate", "50000000")
+    check(told, "two_mirrors", {"both", "one"}, {"wall_to_one"})
+
+
+@pytest.mark.slow
+def test_killed_mirror_prints_one_line(tmp_path: Path) -> None:
+    told = bench("killed_mirror", tmp_path, "--size", "23456789", "--rate", "4000000")
+    check(told, "killed_mirror", {"undisturbed", "killed"}, {"more_s", "more_bytes_of_size", "wrong_digests"})
+    assert told["targets"]["wrong_digests"]["is"] == 0
+    assert all(sum(sent) > 23456789 * 0.9 and min(sent) > 0 for sent in told["sent_bytes"]["killed"])
 
 
 def test_a_benchmark_leaves_nothing_behind(tmp_path: Path) -> None:

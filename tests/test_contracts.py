@@ -13,6 +13,9 @@ from hubcache.core.artifact import Artifact, Manifest, RepoId, Revision
 from hubcache.core.ports import Source
 from hubcache.core.reference import Reference
 from hubcache.errors import EntryNotFound, HubcacheError, NotFound, OfflineError, RepoNotFound, RevisionNotFound
+from hubcache.mirrors.book import HealthBook
+from hubcache.mirrors.config import Mirror
+from hubcache.mirrors.failover import Failover, Member
 from hubcache.sources.offline import Offline
 from hubcache.sources.registry import SourceConfig, make_source
 from tests.contracts import SourceContract, StoreContract
@@ -82,6 +85,19 @@ class TestWired(TestHubSource):
     @pytest.fixture
     def source(self, hub: LoopHub, tmp_path: Path) -> Source:
         return Puller.into(tmp_path / "hub", hub.endpoint).app.source("hf", Seen(), print)
+
+
+class TestFailover(TestHubSource):
+    """Two mirrors, of which the first gives no answer."""
+
+    @pytest.fixture
+    def source(self, hub: LoopHub, tmp_path: Path) -> Source:
+        app = Puller.into(tmp_path / "hub").app
+        members = []
+        for url in ("http://127.0.0.1:9", hub.endpoint):
+            config = SourceConfig(app.net.asking_once(), {"huggingface": url}, app.cache, Seen(), print)
+            members.append(Member(Mirror(url, url, "huggingface"), make_source("hf", config)))
+        return Failover(members, HealthBook(), notify=print)
 
 
 class TestStagedArchiveAtUrl(SourceContract):

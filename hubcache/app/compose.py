@@ -73,9 +73,13 @@ class App(LocalApp):
 
     def _failover(self, scheme: str, hub: str, config: SourceConfig) -> Source:
         members = []
-        for mirror in self.mirrors_of(hub):
-            source = make_source(scheme, replace(config, endpoints={**config.endpoints, hub: mirror.url}))
-            members.append(Member(mirror, source, RateLimit(mirror.rate) if mirror.rate else None))
+        mirrors = self.mirrors_of(hub)
+        trusted = [mirror for mirror in mirrors if "metadata" in mirror.trust]
+        net = self.net if len(trusted) < 2 else self.net.asking_once()
+        for mirror in mirrors:
+            source = make_source(scheme, replace(config, net=net, endpoints={**config.endpoints, hub: mirror.url}))
+            rate = RateLimit(mirror.rate) if mirror.rate else None
+            members.append(Member(mirror, source, rate, has_token=Origin.of(mirror.url) in net.settings.tokens))
         return Failover(members, self.book, notify=config.notify)
 
 

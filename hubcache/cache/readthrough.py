@@ -9,6 +9,7 @@ from hubcache.core.plan import Preview
 from hubcache.core.ports import Content, Mirrored, Previewing, Source
 from hubcache.core.reference import Reference
 from hubcache.errors import EntryNotFound, OfflineError, SourceUnavailable
+from hubcache.fetch import CONNECTIONS
 
 
 class ReadThrough:
@@ -41,6 +42,11 @@ class ReadThrough:
             return self._cache.open(artifact, path, start, end)
         except EntryNotFound:
             return self._upstream.open(artifact, path, start, end)
+
+    @property
+    def connections(self) -> int:
+        """How many connections to upstream one file may use."""
+        return self._upstream.connections if isinstance(self._upstream, Mirrored) else CONNECTIONS
 
     def open_at(self, origin: str, artifact: Artifact, path: RepoPath, start: int, end: int | None) -> Content:
         """Open a range at one of upstream's origins."""

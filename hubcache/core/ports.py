@@ -86,7 +86,10 @@ class Previewing(Protocol):
 
 @runtime_checkable
 class Mirrored(Protocol):
-    """A source with several origins for the same bytes."""
+    """A source with several origins for the same bytes; `connections` is how many one file may use of them."""
+
+    @property
+    def connections(self) -> int: ...
 
     def open_at(self, origin: str, artifact: Artifact, path: RepoPath, start: int, end: int | None) -> Content:
         """Open a range at this origin and no other."""

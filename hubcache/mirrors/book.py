@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from hubcache.errors import CacheError
 from hubcache.localfile import write_atomically
@@ -61,6 +63,19 @@ def _read(path: Path) -> dict[str, Health]:
         content = json.loads(path.read_bytes())
         if content["format_version"] != FORMAT:
             return {}
-        return {url: Health(**facts) for url, facts in content["mirrors"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {url: _parse(facts) for url, facts in content["mirrors"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
+
+
+def _parse(facts: dict[str, Any]) -> Health:
+    """Read one mirror's facts.
+
+    Raises:
+        ValueError, TypeError, AttributeError: another program's, or a damaged file's.
+    """
+    health = Health(**facts)
+    measured = [value for value in (health.latency, health.throughput) if value is not None]
+    if not all(math.isfinite(value) and value >= 0 for value in (*measured, health.rests_until, health.failures)):
+        raise ValueError(f"no facts of a mirror: {facts}")
+    return replace(health, failures=int(health.failures), reason=health.reason[:])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -19,12 +20,23 @@ from typing import Self
 from hubcache.core.artifact import Artifact, RepoId, RepoPath
 from hubcache.core.ports import Content, Source
 from hubcache.core.reference import Reference
-from hubcache.errors import AccessDenied, HubcacheError, NotFound, RateLimited, SourceUnavailable
+from hubcache.errors import (
+    AccessDenied,
+    HubcacheError,
+    IntegrityError,
+    NotFound,
+    RateLimited,
+    RedirectRefused,
+    SourceUnavailable,
+)
 from hubcache.mirrors import health
 from hubcache.mirrors.book import HealthBook
 from hubcache.mirrors.config import Mirror
 from hubcache.mirrors.rate import RateLimit
+from hubcache.net import ATTEMPTS, retry
 
+MOST = 16
+"""Connections to one mirror for one file; its own limit holds for all files together."""
 LONGEST_TURN = 120.0
 """Seconds to wait for a mirror's connection to come free; the transfers that hold one have shorter time-outs."""
 
@@ -37,6 +49,7 @@ class Member:
     source: Source
     rate: RateLimit | None = None
     active: int = 0
+    has_token: bool = False
 
 
 class Failover:
@@ -50,11 +63,15 @@ class Failover:
         self._dropped: set[str] = set()
         self._told: set[str] = set()
         self._lacking: set[tuple[str, RepoId]] = set()
+        self._broken: Counter[tuple[str, RepoId, RepoPath]] = Counter()
+        self._patience: dict[str, float] = {}
+        self._trusted = [member for member in self._members if "metadata" in member.mirror.trust]
 
     @property
     def connections(self) -> int:
-        """How many ranges may be open at once, over all mirrors."""
-        return sum(member.mirror.connections for member in self._members if member.mirror.url not in self._dropped)
+        """How many connections one file may use, over all mirrors that share the work."""
+        sharing = [member.mirror for member in self._members if not member.mirror.is_fallback]
+        return sum(min(MOST, mirror.connections) for mirror in sharing if mirror.url not in self._dropped) or MOST
 
     def resolve(self, reference: Reference, /) -> Artifact:
         """Pin a reference at the first mirror that is trusted for metadata and answers.
@@ -63,13 +80,16 @@ class Failover:
             NotFound, AccessDenied: the first answer, which is every mirror's.
             SourceUnavailable: none answered; the message has each one's reason.
         """
-        reasons = []
-        asked = [member for member in self._members if "metadata" in member.mirror.trust]
-        for member in self._ordered(self._permitted(asked, reference.repo)):
+        # Several are asked in turn, again and again; a single one's source has that patience of its own.
+        return retry(lambda: self._resolve(reference), attempts=ATTEMPTS if len(self._trusted) > 1 else 1)
+
+    def _resolve(self, reference: Reference) -> Artifact:
+        reasons: list[SourceUnavailable | IntegrityError] = []
+        for member in self._ordered(self._ready(self._permitted(self._trusted, reference.repo))):
             began = time.monotonic()
             try:
                 artifact = member.source.resolve(reference)
-            except SourceUnavailable as error:
+            except (SourceUnavailable, IntegrityError) as error:
                 self._record_failure(member, error)
                 reasons.append(error)
             else:
@@ -84,44 +104,49 @@ class Failover:
         Raises:
             NotFound, AccessDenied: the answer of the mirror whose listing it is.
             SourceUnavailable: no mirror sent it; the message has each one's reason.
+            IntegrityError: a mirror's answer is wrong in itself, or all that may be asked have sent wrong bytes.
         """
-        reasons: list[SourceUnavailable] = []
+        reasons: list[SourceUnavailable | IntegrityError] = []
         tried: set[str] = set()
-        while (member := self._take(artifact, tried)) is not None:
+        while (member := self._take(artifact, path, tried)) is not None:
             tried.add(member.mirror.url)
             try:
-                content = member.source.open(artifact, path, start, end)
+                return self._open(member, artifact, path, start, end)
             except SourceUnavailable as error:
-                self._release(member)
                 self._record_failure(member, error)
                 reasons.append(error)
             except (NotFound, AccessDenied):
-                self._release(member)
                 if member.mirror.url == artifact.origin:
                     raise
                 # Not its listing: all this says is that this mirror does not carry the repo.
                 self._lacking.add((member.mirror.url, artifact.repo))
-            except BaseException:
-                self._release(member)
-                raise
-            else:
-                return _MirrorContent(content, member, self)
+        if self._dropped and not reasons:
+            raise IntegrityError(f"no mirror is left to ask; {' and '.join(sorted(self._dropped))} sent wrong bytes")
         raise _combined(reasons, f"{artifact.repo}/{path}: no mirror is left to ask")
 
     def open_at(self, origin: str, artifact: Artifact, path: RepoPath, start: int, end: int | None) -> Content:
         """Open a range at this mirror and no other."""
-        member = next(member for member in self._members if member.mirror.url == origin)
-        with self._turn:
-            member.active += 1
+        others = {member.mirror.url for member in self._members} - {origin}
+        if (member := self._take(artifact, path, others)) is None:
+            raise SourceUnavailable(f"{artifact.repo}/{path}: {origin} may not be asked any more")
+        return self._open(member, artifact, path, start, end)
+
+    def _open(self, member: Member, artifact: Artifact, path: RepoPath, start: int, end: int | None) -> _MirrorContent:
+        """Open a range over a connection that was taken, or give it back."""
         try:
-            return _MirrorContent(member.source.open(artifact, path, start, end), member, self)
+            content = member.source.open(artifact, path, start, end)
+        except IntegrityError as error:
+            self._release(member)
+            error.origins = error.origins or (member.mirror.url,)
+            raise
         except BaseException:
             self._release(member)
             raise
+        return _MirrorContent(content, member, self, (member.mirror.url, artifact.repo, path))
 
     def drop(self, origins: Collection[str]) -> bool:
         """Ask these mirrors no more in this run, because they sent wrong bytes; tell whether others remain."""
-        for url in origins:
+        for url in sorted(set(origins) - self._dropped):
             self._notify(f"{url} sent wrong bytes and is asked no more in this run")
             self._book.record(url, lambda facts, now: health.failed(facts, "sent wrong bytes", now=now))
         self._dropped |= set(origins)
@@ -133,40 +158,55 @@ class Failover:
             member.source.close()
         self._book.save()
 
-    def finished(self, member: Member, size: int, seconds: float, failure: SourceUnavailable | None) -> None:
-        """Take a connection back, with what it brought and what ended it early."""
+    def finished(self, member: Member, size: int, seconds: float) -> None:
+        """Take a connection back, with what it brought."""
         self._release(member)
-        if failure is not None:
-            self._record_failure(member, failure)
-        else:
-            self._book.record(member.mirror.url, lambda facts, _: health.served(facts, size, seconds))
+        self._book.record(member.mirror.url, lambda facts, _: health.served(facts, size, seconds))
 
-    def _take(self, artifact: Artifact, tried: set[str]) -> Member | None:
+    def broke_off(self, member: Member, file: tuple[str, RepoId, RepoPath], failure: SourceUnavailable) -> None:
+        """Take a connection back that ended early; others come before it for this file from now on."""
+        self._broken[file] += 1
+        self._release(member)
+        self._record_failure(member, failure)
+
+    def _take(self, artifact: Artifact, path: RepoPath, tried: set[str]) -> Member | None:
         """Choose a mirror that was not tried and take one of its connections, waiting for one if all are in use."""
         with self._turn:
             deadline = time.monotonic() + LONGEST_TURN
             while True:
+                permitted = self._permitted(self._members, artifact.repo, artifact.is_public, artifact.origin)
                 usable = [
                     member
-                    for member in self._permitted(self._members, artifact.repo, artifact.is_public, artifact.origin)
+                    for member in self._ready([each for each in permitted if "bytes" in each.mirror.trust])
                     if member.mirror.url not in tried and (member.mirror.url, artifact.repo) not in self._lacking
                 ]
                 if not usable:
                     return None
-                free = [member for member in self._ordered(usable) if member.active < member.mirror.connections]
+                wanted = self._preferred(usable)
+                free = [member for member in wanted if member.active < member.mirror.connections]
                 if free or time.monotonic() > deadline:
-                    member = self._least_busy(free or usable)
+                    member = min(free or wanted, key=lambda member: self._reluctance(member, artifact, path))
                     member.active += 1
                     return member
                 self._turn.wait(1.0)
 
-    def _least_busy(self, ordered: list[Member]) -> Member:
-        if len(ordered) == 1:
-            return ordered[0]
-        resting = {choice.name for choice in self._book.order([m.mirror.url for m in ordered]) if choice.is_resting}
-        awake = [member for member in ordered if member.mirror.url not in resting]
+    def _preferred(self, usable: list[Member]) -> list[Member]:
+        """Keep those in health, the chosen ones before those that only stand in; the next to wake, if all rest."""
+        by_url = {member.mirror.url: member for member in usable}
+        order = self._book.order(list(by_url))
+        awake = [by_url[choice.name] for choice in order if not choice.is_resting]
         chosen = [member for member in awake if not member.mirror.is_fallback]
-        return min(chosen or awake or ordered[:1], key=lambda member: member.active / member.mirror.connections)
+        return chosen or awake or [by_url[order[0].name]]
+
+    def _reluctance(self, member: Member, artifact: Artifact, path: RepoPath) -> float:
+        """Say how late a mirror's turn is: it is busy, or broke off at this very file before."""
+        broken = self._broken[member.mirror.url, artifact.repo, path]
+        return member.active / member.mirror.connections + broken / 2
+
+    def _ready(self, members: list[Member]) -> list[Member]:
+        """Leave out those that asked for patience in this run, unless all did."""
+        now = time.monotonic()
+        return [member for member in members if self._patience.get(member.mirror.url, now) <= now] or members
 
     def _release(self, member: Member) -> None:
         with self._turn:
@@ -183,7 +223,7 @@ class Failover:
         """Keep the mirrors that may hear of this name.
 
         A name in a namespace that some mirror claims is asked of the claimants only. A repo that is not
-        public is asked of the mirror that told of it, and of those that have a token of their own.
+        public is asked of the mirror that told of it, and of those for which there is a token.
         """
         claimants = [member for member in self._members if _claims(member.mirror, repo)]
         return [
@@ -191,11 +231,13 @@ class Failover:
             for member in members
             if member.mirror.url not in self._dropped
             and (member in claimants if claimants else not member.mirror.namespaces)
-            and (is_public or member.mirror.url == origin or member.mirror.token)
+            and (is_public or member.mirror.url == origin or member.has_token)
         ]
 
-    def _record_failure(self, member: Member, error: SourceUnavailable) -> None:
+    def _record_failure(self, member: Member, error: SourceUnavailable | IntegrityError) -> None:
         after = error.retry_after if isinstance(error, RateLimited) else None
+        if after is not None:
+            self._patience[member.mirror.url] = time.monotonic() + after
         change = partial(_failure, reason=error.message[:200], retry_after=after)
         self._book.record(member.mirror.url, change)
         with self._turn:
@@ -208,8 +250,11 @@ class Failover:
 class _MirrorContent:
     """A mirror's content that reports how it went."""
 
-    def __init__(self, content: Content, member: Member, failover: Failover) -> None:
+    def __init__(
+        self, content: Content, member: Member, failover: Failover, file: tuple[str, RepoId, RepoPath]
+    ) -> None:
         self._content = content
+        self._file = file
         self._member = member
         self._failover = failover
         self._began = time.monotonic()
@@ -238,7 +283,10 @@ class _MirrorContent:
             return
         self._closed = True
         self._content.close()
-        self._failover.finished(self._member, self._size, time.monotonic() - self._began, self._failure)
+        if self._failure is not None:
+            self._failover.broke_off(self._member, self._file, self._failure)
+        else:
+            self._failover.finished(self._member, self._size, time.monotonic() - self._began)
 
     def __enter__(self) -> Self:
         return self
@@ -258,7 +306,13 @@ def _claims(mirror: Mirror, repo: RepoId) -> bool:
     return any(fnmatchcase(namespace, pattern) or fnmatchcase(repo.name, pattern) for pattern in mirror.namespaces)
 
 
-def _combined(reasons: Sequence[HubcacheError], otherwise: str) -> SourceUnavailable:
-    if len(reasons) == 1 and isinstance(reasons[0], SourceUnavailable):
+def _combined(reasons: Sequence[HubcacheError], otherwise: str) -> HubcacheError:
+    if len(reasons) == 1:
         return reasons[0]
-    return SourceUnavailable("; ".join(dict.fromkeys(error.message for error in reasons)) or otherwise)
+    message = "; ".join(dict.fromkeys(error.message for error in reasons)) or otherwise
+    if reasons and all(isinstance(error, RedirectRefused) for error in reasons):
+        return RedirectRefused(message)
+    limits = [error.retry_after for error in reasons if isinstance(error, RateLimited)]
+    if limits and len(limits) == len(reasons):
+        return RateLimited(message, retry_after=min((each for each in limits if each is not None), default=None))
+    return SourceUnavailable(message)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 FIRST_REST = 5.0
 LONGEST_REST = 600.0
+LONGEST_ASKED_REST = 3600.0
+"""A mirror may ask to be left in peace for this long; a rest beyond it comes of a clock that was set back."""
 WEIGHT = 0.3
 """How much the newest measurement counts against the mean so far."""
 SMALLEST_SAMPLE = 256 * 1024
@@ -46,14 +48,16 @@ def answered(health: Health, latency: float) -> Health:
 
 def served(health: Health, size: int, seconds: float) -> Health:
     """Record `size` bytes that one connection brought in `seconds`."""
-    if size < SMALLEST_SAMPLE or seconds <= 0:
+    if size <= 0:
         return health
-    return replace(health, throughput=_mean(health.throughput, size / seconds), failures=0, rests_until=0.0, reason="")
+    is_sample = size >= SMALLEST_SAMPLE and seconds > 0
+    throughput = _mean(health.throughput, size / seconds) if is_sample else health.throughput
+    return replace(health, throughput=throughput, failures=0, rests_until=0.0, reason="")
 
 
 def failed(health: Health, reason: str, *, now: float, retry_after: float | None = None) -> Health:
     """Record a failure: the mirror rests as long as it asks, else 5, 10, 20… seconds, at most ten minutes."""
-    rest = min(FIRST_REST * 2**health.failures, LONGEST_REST) if retry_after is None else retry_after
+    rest = min(retry_after, LONGEST_ASKED_REST) if retry_after is not None else _rest(health.failures)
     return replace(health, failures=health.failures + 1, rests_until=now + rest, reason=reason)
 
 
@@ -69,7 +73,7 @@ def rank(names: Sequence[str], facts: Mapping[str, Health], *, now: float) -> li
 
 
 def _goes_before(later: Health, earlier: Health, now: float) -> bool:
-    later_rests, earlier_rests = later.rests_until > now, earlier.rests_until > now
+    later_rests, earlier_rests = _is_resting(later, now), _is_resting(earlier, now)
     if later_rests or earlier_rests:
         return earlier_rests and (not later_rests or later.rests_until < earlier.rests_until)
     if later.throughput is None or earlier.throughput is None:
@@ -78,7 +82,7 @@ def _goes_before(later: Health, earlier: Health, now: float) -> bool:
 
 
 def _choice(name: str, health: Health, now: float) -> Choice:
-    if health.rests_until > now:
+    if _is_resting(health, now):
         return Choice(name, True, f"rests for {health.rests_until - now:.0f} s: {health.reason}")
     known = []
     if health.latency is not None:
@@ -86,6 +90,15 @@ def _choice(name: str, health: Health, now: float) -> Choice:
     if health.throughput is not None:
         known.append(f"{health.throughput / 1e6:.1f} MB/s a connection")
     return Choice(name, False, ", ".join(known) or "not measured yet")
+
+
+def _is_resting(health: Health, now: float) -> bool:
+    return now < health.rests_until <= now + LONGEST_ASKED_REST
+
+
+def _rest(failures: int) -> float:
+    # Bounded before the power is taken: a mirror may have failed thousands of times in a row.
+    return min(FIRST_REST * 2.0 ** min(failures, 10), LONGEST_REST)
 
 
 def _mean(before: float | None, newest: float) -> float:

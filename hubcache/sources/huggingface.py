@@ -78,13 +78,8 @@ class HubSource:
         """Open a file's bytes, at the place the hub redirected to before, if it did."""
         artifact.entry(path)
         key = (artifact.repo, artifact.revision.commit, path)
-        located = self._located.get(key)
-        if located is not None:
-            response = self._net.open_range(located, start, end)
-            if response.status in {200, 206}:
-                return response
-            response.close()
-            self._located.pop(key, None)  # a signed address that has run out
+        if (known := self._open_located(key, start, end)) is not None:
+            return known
         url = self._endpoint + wire.resolve_path(artifact.published_as or artifact.repo, artifact.revision.commit, path)
         response = self._net.open_range(url, start, end)
         if (error := self._check(f"{artifact.repo}/{path}")(response)) is not None:
@@ -93,6 +88,22 @@ class HubSource:
         if response.url != url:
             self._located[key] = response.url
         return response
+
+    def _open_located(self, key: tuple[RepoId, str, RepoPath], start: int, end: int | None) -> Response | None:
+        """Open a file where the hub redirected to before; None where it is not, or no longer, to be had there."""
+        located = self._located.get(key)
+        if located is None:
+            return None
+        try:
+            response = self._net.open_range(located, start, end)
+        except SourceUnavailable:  # a dead node: the hub may name another
+            self._located.pop(key, None)
+            return None
+        if response.status in {200, 206}:
+            return response
+        response.close()
+        self._located.pop(key, None)  # a signed address that has run out
+        return None
 
     def close(self) -> None:
         """Hold nothing: the connections are the Net's."""

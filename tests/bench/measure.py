@@ -81,13 +81,16 @@ def run(command: Sequence[str], environ: Mapping[str, str] | None = None) -> Run
     return Run(wall, used.ru_utime + used.ru_stime, used.ru_maxrss * unit, output.count("\n"))
 
 
-def fetch(command: Sequence[str], home: Path, endpoint: str, *, files: int, size: int) -> Run:
-    """Run a download into an empty cache and count what it brought.
+def fetch(
+    command: Sequence[str], home: Path, endpoint: str, *, files: int, size: int, mirrors: Path | None = None
+) -> Run:
+    """Run a download into an empty cache and count what it brought; `mirrors` is the mirrors.yaml to use.
 
     Raises:
         CommandFailed: the snapshot has not so many files and bytes.
     """
-    measured = run(command, environment(home, endpoint))
+    chosen = {"HUBCACHE_MIRRORS": str(mirrors)} if mirrors is not None else {}
+    measured = run(command, environment(home, endpoint) | chosen)
     found = [file.stat().st_size for file in home.glob("hub/models--*/snapshots/*/**/*") if file.is_file()]
     if (len(found), sum(found)) != (files, size):
         raise CommandFailed(f"{' '.join(command)}: {len(found)} files of {sum(found)} bytes, not {files} of {size}")
