@@ -5,7 +5,6 @@ It knows nothing of hubs: a status is given back as it came, and what it means i
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import random
 import re
@@ -15,12 +14,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import unquote, urljoin, urlunsplit
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, LocationValueError
 
+from hubcache.core.origins import Origin, is_direct, redact, split_web
 from hubcache.core.wire import parse_content_range, parse_size
 from hubcache.errors import BadConfig, HubcacheError, IntegrityError, RateLimited, RedirectRefused, SourceUnavailable
 from hubcache.punctual import PunctualAnswer, Speed
@@ -33,58 +33,8 @@ LONGEST_WAIT = 30.0
 
 _T = TypeVar("_T")
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 # What urllib3 puts before its reasons; the URL says as much.
-_CONNECTION = re.compile(r"\bHTTPS?Connection(?:Pool)?\([^()]*\): ")
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Scheme, host and port: what a token is bound to."""
-
-    scheme: str
-    host: str
-    port: int
-
-    @classmethod
-    def of(cls, url: str) -> Origin:
-        """Read a URL's origin.
-
-        Raises:
-            SourceUnavailable: no http or https URL; nothing else is ever fetched.
-        """
-        parts = _split(url)
-        return cls(parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme])
-
-    @property
-    def is_loopback(self) -> bool:
-        """Tell whether it is this machine."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}" + ("" if self.port == _DEFAULT_PORTS[self.scheme] else f":{self.port}")
-
-
-def _split(url: str) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        if parts.scheme in _DEFAULT_PORTS and parts.hostname and parts.port != 0:
-            return parts
-    except ValueError:
-        pass
-    raise SourceUnavailable(f"not an http or https URL: {redact(url)[:200]!r}")
-
-
-def redact(url: str) -> str:
-    """Strip what may be secret from a URL: credentials, query (signatures), fragment."""
-    parts = url.partition("#")[0].partition("?")[0]
-    scheme, mark, rest = parts.partition("//")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}{mark}{authority.rpartition('@')[2]}{slash}{path}"
+_CONNECTION = re.compile(r"\b\w+(?:Connection|Pool)\([^()]*\): ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +258,7 @@ class Net:
         proxy = proxies.get(origin.scheme) or proxies.get("all")
         if not proxy or origin.is_loopback:
             return None
-        return None if _is_direct(origin, proxies.get("no", "")) else proxy
+        return None if is_direct(origin, proxies.get("no", "")) else proxy
 
 
 def retry(once: Callable[[], _T], *, attempts: int = ATTEMPTS, sleep: Callable[[float], None] = time.sleep) -> _T:
@@ -327,17 +277,6 @@ def retry(once: Callable[[], _T], *, attempts: int = ATTEMPTS, sleep: Callable[[
                 raise
             sleep(asked if asked is not None else 0.25 * 2 ** (attempt - 1) * random.uniform(0.75, 1.25))
     return once()
-
-
-def _is_direct(origin: Origin, hosts: str) -> bool:
-    """Tell whether NO_PROXY's list names the host: itself, a domain above it, with a port or without, or `*`."""
-    for text in hosts.replace(",", " ").split():
-        host, _, port = text.lower().removeprefix("*").removeprefix(".").partition(":")
-        if text == "*" or (
-            (origin.host == host or origin.host.endswith("." + host)) and port in {"", str(origin.port)}
-        ):
-            return True
-    return False
 
 
 class _PlainConnection(HTTPConnection):
@@ -398,7 +337,7 @@ def _redirected(url: str, location: str) -> str:
     before, after = Origin.of(url), Origin.of(target)
     if before.scheme == "https" and after.scheme == "http":
         raise RedirectRefused(f"{redact(url)} redirects from https to plain http ({after}): refused")
-    return urlunsplit(_split(target)._replace(fragment=""))
+    return urlunsplit(split_web(target)._replace(fragment=""))
 
 
 def _reason(error: Exception) -> str:

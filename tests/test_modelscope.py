@@ -16,8 +16,8 @@ from hubcache.cache.store import Cache
 from hubcache.core.artifact import Artifact, Manifest, RepoId, Revision, parse_path
 from hubcache.core.gitobj import lfs_pointer
 from hubcache.core.ids import parse
+from hubcache.core.origins import Origin
 from hubcache.errors import IntegrityError, OfflineError, SourceUnavailable
-from hubcache.net import Origin
 from tests.support.commandline import files_of
 from tests.support.hubrepo import git_id
 from tests.support.loopscope import LoopScope

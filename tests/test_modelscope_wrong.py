@@ -10,6 +10,7 @@ import pytest
 from hubcache.cache.store import Cache
 from hubcache.core.artifact import RepoPath
 from hubcache.core.ids import parse
+from hubcache.core.origins import Origin
 from hubcache.errors import (
     AccessDenied,
     EntryNotFound,
@@ -20,7 +21,6 @@ from hubcache.errors import (
     RevisionNotFound,
     SourceUnavailable,
 )
-from hubcache.net import Origin
 from tests.support.commandline import files_of
 from tests.support.httpd import Origin as Server
 from tests.support.loopscope import LoopScope

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from hubcache.app.compose import bound_tokens
 from hubcache.app.settings import HUGGINGFACE, Settings
 from hubcache.core import wire
+from hubcache.core.origins import Origin, redact
 from hubcache.errors import (
     BadConfig,
     HubcacheError,
@@ -31,7 +32,7 @@ from hubcache.errors import (
     SourceUnavailable,
 )
 from hubcache.mirrors.config import Mirror, MirrorsConfig
-from hubcache.net import ATTEMPTS, LONGEST_WAIT, MAX_REDIRECTS, Net, NetSettings, Origin, _redirected, redact, retry
+from hubcache.net import ATTEMPTS, LONGEST_WAIT, MAX_REDIRECTS, Net, NetSettings, _redirected, retry
 from tests.support.commandline import CommandLine, Ran
 from tests.support.httpd import Origin as Server
 from tests.support.httpd import Reply, Request, Spoil

@@ -11,13 +11,14 @@ from hubcache import __version__
 from hubcache.app.local import LocalApp, compose_local
 from hubcache.app.settings import HUGGINGFACE, SPARSEZOO, Settings, clean_token
 from hubcache.cache.readthrough import ReadThrough
+from hubcache.core.origins import Origin
 from hubcache.core.ports import Progress, Source
 from hubcache.errors import BadConfig
 from hubcache.mirrors.book import HealthBook
 from hubcache.mirrors.config import HUBS, TRUST, Mirror, MirrorsConfig
 from hubcache.mirrors.failover import Failover, Member
 from hubcache.mirrors.rate import RateLimit
-from hubcache.net import Net, NetSettings, Origin
+from hubcache.net import Net, NetSettings
 from hubcache.sources.offline import Offline
 from hubcache.sources.registry import SourceConfig, make_source
 

@@ -12,9 +12,10 @@ from hubcache.app import machine
 from hubcache.app.compose import bound_tokens, compose
 from hubcache.app.machine import Check
 from hubcache.app.settings import Settings
+from hubcache.core.origins import Origin, redact
 from hubcache.errors import BadConfig, HubcacheError
 from hubcache.mirrors.config import MirrorsConfig, load, shipped_path
-from hubcache.net import Net, Origin, redact
+from hubcache.net import Net
 
 CONNECT_TIMEOUT = 4.0
 PATIENCE = 9.0

@@ -12,6 +12,7 @@ from statistics import median
 
 from hubcache.core.artifact import Artifact, RepoPath
 from hubcache.core.digests import new_hasher
+from hubcache.core.origins import Origin
 from hubcache.core.ports import Source
 from hubcache.core.reference import Reference
 from hubcache.core.wire import retry_after
@@ -19,7 +20,7 @@ from hubcache.errors import EntryNotFound, HubcacheError, IntegrityError, RateLi
 from hubcache.mirrors import health
 from hubcache.mirrors.book import HealthBook
 from hubcache.mirrors.config import Mirror
-from hubcache.net import Net, Origin, Response
+from hubcache.net import Net, Response
 
 TIMES = 3
 CHEAPEST = "/robots.txt"

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hubcache.core import wire
+from hubcache.core.origins import Origin, redact
 from hubcache.core.ports import Content, Progress
 from hubcache.errors import HubcacheError
 from hubcache.fetch import Run, fill
 from hubcache.localfile import disk_error
-from hubcache.net import Net, Origin, Response, redact, retry
+from hubcache.net import Net, Response, retry
 from hubcache.partial import PartialFile
 
 

@@ -8,10 +8,11 @@ from urllib.parse import urljoin
 
 from hubcache.core import wire
 from hubcache.core.artifact import Artifact, Entry, Manifest, RepoId, RepoPath, Revision, is_commit, parse_commit
+from hubcache.core.origins import Origin, redact
 from hubcache.core.ports import Content, Memory
 from hubcache.core.reference import Reference
 from hubcache.errors import BadReference, HubcacheError, IntegrityError, SourceUnavailable
-from hubcache.net import Net, Origin, Response, redact
+from hubcache.net import Net, Response
 from hubcache.sources.registry import SourceConfig
 
 MAX_PAGES = 10_000

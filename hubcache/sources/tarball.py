@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hubcache.core.artifact import RepoPath, parse_path
+from hubcache.core.origins import redact
 from hubcache.core.plan import Preview
 from hubcache.core.ports import Progress, Stage
 from hubcache.core.reference import Reference
@@ -14,7 +15,7 @@ from hubcache.core.urls import archive_suffix, decode
 from hubcache.crew import Stop
 from hubcache.errors import HubcacheError, IntegrityError
 from hubcache.fetch import Run
-from hubcache.net import Net, redact
+from hubcache.net import Net
 from hubcache.partial import PartialFile
 from hubcache.sources.download import Remote, describe, fetch_into, partial_at
 from hubcache.sources.registry import SourceConfig

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from hubcache.core.artifact import RepoPath, parse_path
+from hubcache.core.origins import Origin
 from hubcache.core.plan import Preview
 from hubcache.core.ports import Progress, Stage
 from hubcache.core.reference import Reference
@@ -18,7 +19,7 @@ from hubcache.core.stubs import parse_stub
 from hubcache.crew import run_all
 from hubcache.errors import BadReference, EntryNotFound, IntegrityError, RepoNotFound, SourceUnavailable
 from hubcache.fetch import Run
-from hubcache.net import Net, Origin
+from hubcache.net import Net
 from hubcache.sources.download import Remote, check_status, fetch_into, partial_at
 from hubcache.sources.registry import SourceConfig
 from hubcache.sources.staged import Published, StagedSource

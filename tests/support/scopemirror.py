@@ -11,8 +11,9 @@ from pathlib import Path
 from hubcache.cache.store import Cache
 from hubcache.core.artifact import Artifact, RepoId, RepoPath
 from hubcache.core.ids import parse
+from hubcache.core.origins import Origin
 from hubcache.core.plan import plan_copy
-from hubcache.net import Net, NetSettings, Origin
+from hubcache.net import Net, NetSettings
 from hubcache.sources.modelscope import ModelScopeSource, make
 from hubcache.sources.registry import SourceConfig
 from hubcache.transfer import copy
