@@ -736,6 +736,13 @@ def test_every_request_says_who_asks(hubcache: CommandLine, hub: LoopHub) -> Non
     assert agents.pop().startswith("hubcache/")
 
 
+def test_a_token_over_plain_http_is_said_aloud(hubcache: CommandLine, hub: LoopHub) -> None:
+    hub.add_repo("org/small", SMALL)
+    ran: Ran = hubcache("pull", "org/small", HF_TOKEN="hf_secret")
+    assert f"your token goes to {hub.endpoint} over plain http" in ran.err
+    assert "hf_secret" not in ran.err
+
+
 def test_fifty_small_files_share_their_connections(hubcache: CommandLine, hub: LoopHub) -> None:
     hub.add_repo("org/small", SMALL)
     ran: Ran = hubcache("pull", "org/small")

@@ -80,7 +80,11 @@ class App(LocalApp):
         for mirror in mirrors:
             source = make_source(scheme, replace(config, net=net, endpoints={**config.endpoints, hub: mirror.url}))
             rate = RateLimit(mirror.rate) if mirror.rate else None
-            members.append(Member(mirror, source, rate, has_token=Origin.of(mirror.url) in net.settings.tokens))
+            origin = Origin.of(mirror.url)
+            has_token = origin in net.settings.tokens
+            if has_token and origin.scheme == "http":
+                config.notify(f"your token goes to {origin} over plain http, which does not leave this machine")
+            members.append(Member(mirror, source, rate, has_token=has_token))
         return Failover(members, self.book, notify=config.notify)
 
 
