@@ -1,0 +1,1 @@
+"""Original checkpoints turned into what from_pretrained loads; the models are in hubcache.models."""
