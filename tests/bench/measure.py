@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -223,8 +223,16 @@ def _versions() -> dict[str, str]:
     curl = "none"
     with suppress(OSError):
         curl = subprocess.run(["curl", "--version"], capture_output=True, text=True, check=False).stdout.split(" ")[1]
-    ours = {name: version(name) for name in ("hubcache", "huggingface_hub")}
+    ours = {name: _version(name) for name in ("hubcache", "huggingface_hub")}
     return {**ours, "curl": curl, "python": platform.python_version()}
+
+
+def _version(name: str) -> str:
+    """Return a distribution's version; a checkout that is only on the path has none."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _disk(place: Path) -> str:
