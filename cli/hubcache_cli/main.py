@@ -16,6 +16,7 @@ from hubcache_cli.errors import INTERRUPTED, report
 
 COMMANDS = {
     "pull": "Bring models, datasets or spaces into the cache, verified.",
+    "convert": "Turn a cached original checkpoint into what from_pretrained loads.",
     "path": "Print where a cached reference stands.",
     "ls": "List what the cache holds.",
     "info": "Show a cached repo's files, digests and origin.",

@@ -59,6 +59,7 @@ CacheDir = Annotated[Path | None, typer.Option("--cache-dir", help="The cache to
 TypeOption = Annotated[str | None, typer.Option("--type", help="What a bare name is: model, dataset or space.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with sizes in bytes.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but the result and errors.")]
+Portable = Annotated[bool, typer.Option("--portable", help="Put the modelling code into what is converted.")]
 CachedReference = Annotated[
     str, typer.Argument(metavar="REF", help="A cached reference.", autocompletion=complete_cached)
 ]

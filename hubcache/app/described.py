@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from hubcache.app.local import LocalApp, find, source_text
-from hubcache.core.artifact import Kind, RepoId, RepoPath
+from hubcache.core.artifact import Conversion, Kind, RepoId, RepoPath
 from hubcache.core.digests import Blob
 from hubcache.core.select import select
 from hubcache.errors import EntryNotFound
@@ -31,7 +31,8 @@ class DescribedFile:
 class Description:
     """A commit in the cache; what is not known of its origin is empty, `pulled_at` is in unix seconds.
 
-    `is_listed` says that the commit's listing is here, so that `files` are all of its files.
+    `conversion` tells what it was made of, `is_listed` says that the commit's listing is here, so that `files` are
+    all of its files.
     """
 
     repo: RepoId
@@ -43,6 +44,7 @@ class Description:
     pulled_at: int | None
     is_listed: bool
     files: tuple[DescribedFile, ...]
+    conversion: Conversion | None = None
 
     @property
     def size(self) -> int:
@@ -83,6 +85,7 @@ def describe(app: LocalApp, text: str, *, kind: Kind | None = None) -> Descripti
         files=tuple(
             DescribedFile(path, blob, _is_present(snapshot / path, blob), risk(path)) for path, blob in blobs.items()
         ),
+        conversion=folder.conversion(commit),
     )
 
 

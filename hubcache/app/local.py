@@ -45,7 +45,11 @@ def compose_local(settings: Settings) -> LocalApp:
 
 @dataclass(frozen=True, slots=True)
 class PullRequest:
-    """One reference as it was typed, and what the options say of it."""
+    """One reference as it was typed, and what the options say of it.
+
+    `convert` says that an original checkpoint is to be turned into what from_pretrained loads, and `portable`
+    that the result carries its own modelling code.
+    """
 
     text: str
     kind: Kind | None = None
@@ -54,6 +58,8 @@ class PullRequest:
     commit: str | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    convert: bool = True
+    portable: bool = False
 
 
 def parse_request(app: LocalApp, request: PullRequest, *, notify: Callable[[str], None]) -> Reference:

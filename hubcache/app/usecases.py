@@ -4,49 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
 from hubcache.app.compose import App
+from hubcache.app.converting import Converted, convert_pulled
 from hubcache.app.local import PullRequest, parse_request
+from hubcache.app.progress import NoProgress
 from hubcache.cache.tidy import remove_if_empty
-from hubcache.core.artifact import Artifact, RepoPath, parse_path
+from hubcache.core.artifact import Artifact, RepoPath, Revision, parse_path
 from hubcache.core.digests import Blob
 from hubcache.core.plan import CopyPlan, Preview, plan_copy
 from hubcache.core.ports import Previewing, Progress, Source
 from hubcache.core.reference import Reference
 from hubcache.core.select import select
 from hubcache.errors import EntryNotFound, HubcacheError, RepoNotFound
+from hubcache.sources.staged import ORIGINAL
 from hubcache.transfer import copy
 
 __all__ = ["NoProgress", "Previewed", "PullRequest", "Pulled", "preview", "pull"]
 
 
-class NoProgress:
-    """Nobody is watching."""
-
-    def begin(self, files: int, size: int, /) -> None:
-        """Ignore it."""
-
-    def advance(self, size: int, origin: str, /) -> None:
-        """Ignore it."""
-
-    def finish_file(self, path: str, /) -> None:
-        """Ignore it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """What a pull brought: the reference in canonical form, the plan that was carried out, the snapshot folder."""
+    """What a pull brought: the reference in canonical form, the plan that was carried out, the snapshot folder.
+
+    `converted` is what it was turned into, where it has to be to load; the ref that was asked for means that then.
+    """
 
     reference: Reference
     plan: CopyPlan
     path: Path
+    converted: Converted | None = None
 
     @property
     def artifact(self) -> Artifact:
-        """The repo and the commit."""
+        """The repo and the commit that was published."""
         return self.plan.artifact
 
 
@@ -70,11 +64,39 @@ def pull(app: App, request: PullRequest, *, progress: Progress, notify: Callable
             plan = _plan(app, source, reference, request)
             app.cache.require_space(plan.missing_size - app.cache.resumable_size(plan))
             copy(source, plan, app.cache, progress=NoProgress() if _is_staged(plan) else progress)
-            path = app.cache.commit(plan.artifact, reference, paths=[file.path for file in plan.files])
+            pulled = Pulled(reference, plan, _publish(app, plan, reference))
     except HubcacheError:
         remove_if_empty(app.cache.folder(reference.repo))
         raise
-    return Pulled(reference, plan, path)
+    return _converted(app, pulled, request, notify)
+
+
+def _publish(app: App, plan: CopyPlan, reference: Reference) -> Path:
+    """Make the files visible. What may have to be converted gets its last ref only when that is done, or fails."""
+    artifact = plan.artifact
+    if ORIGINAL in artifact.refs:
+        artifact = replace(artifact, revision=Revision(ORIGINAL, artifact.revision.commit))
+    return app.cache.commit(artifact, reference, paths=[file.path for file in plan.files])
+
+
+def _converted(app: App, pulled: Pulled, request: PullRequest, notify: Callable[[str], None]) -> Pulled:
+    """Convert what was published in a form that nothing loads; else the ref that was asked for means the original."""
+    artifact, reference = pulled.artifact, pulled.reference
+    if ORIGINAL not in artifact.refs:
+        return pulled
+    try:
+        converted = (
+            convert_pulled(app, artifact, reference, portable=request.portable, notify=notify)
+            if request.convert
+            else None
+        )
+    except HubcacheError as error:
+        app.cache.commit(artifact, reference, paths=[file.path for file in pulled.plan.files])
+        error.hint = error.hint or "what was published is complete; --no-convert keeps it as it is"
+        raise
+    if converted is None:
+        app.cache.commit(artifact, reference, paths=[file.path for file in pulled.plan.files])
+    return replace(pulled, converted=converted)
 
 
 def preview(app: App, request: PullRequest, *, notify: Callable[[str], None]) -> Pulled | Previewed:

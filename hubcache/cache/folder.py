@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hubcache.core.artifact import Entry, Manifest, RepoId, RepoPath, is_commit, parse_path
+from hubcache.core.artifact import Conversion, Entry, Manifest, RepoId, RepoPath, is_commit, parse_path
 from hubcache.core.digests import Blob, Digest
 from hubcache.core.layout import decode_tree, repo_folder
 from hubcache.errors import BadReference, CacheError, IntegrityError
@@ -146,6 +146,15 @@ class RepoFolder:
         except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
+
+    def conversion(self, commit: str) -> Conversion | None:
+        """Read what a commit was made of; None for one that was published as it is."""
+        told = self.provenance(commit)
+        original, rules, notes = told.get("converted_from"), told.get("conversion_rules"), told.get("notes")
+        if not (isinstance(original, str) and is_commit(original) and isinstance(rules, int)):
+            return None
+        lines = tuple(str(line) for line in notes) if isinstance(notes, list) else ()
+        return Conversion(original, rules, bool(told.get("portable")), lines)
 
     def partials(self) -> list[Path]:
         """List the files that wait to be resumed, ours and huggingface_hub's."""

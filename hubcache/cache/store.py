@@ -7,11 +7,9 @@ blobs (each under its name only when verified) > snapshot links > trees/<commit>
 from __future__ import annotations
 
 import errno
-import json
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
@@ -19,6 +17,7 @@ from pathlib import Path
 
 from hubcache.cache.folder import RepoFolder
 from hubcache.cache.placing import find_copy, link_files, place_files, unplaced
+from hubcache.cache.provenance import source_text, write_provenance
 from hubcache.cache.stage import CacheStage, stage_key
 from hubcache.core.artifact import Artifact, Manifest, RepoId, RepoPath, Revision, is_commit, parse_commit
 from hubcache.core.digests import Blob
@@ -108,21 +107,39 @@ class Cache:
         return None if commit is None else str(folder.provenance(commit).get("source") or f"hf:{repo}")
 
     def recall(self, reference: Reference) -> Recalled | None:
-        """Return the commit that this very reference became last time, and upstream's validator of then."""
+        """Return the commit that this very reference became last time, and upstream's validator of then.
+
+        Where that was converted, it is the commit that was published, not what it was turned into.
+        """
         folder = self.folder(reference.repo)
         commit = folder.commit_of(reference.revision)
+        if commit and (conversion := folder.conversion(commit)):
+            commit = conversion.original
         told = folder.provenance(commit) if commit else {}
         manifest = folder.listing(commit) if commit else None
-        if commit is None or manifest is None or told.get("source") != _source_text(reference):
+        if commit is None or manifest is None or told.get("source") != source_text(reference):
             return None
         return Recalled(commit, manifest, told.get("validator"), str(told.get("origin", "")))
 
     @contextmanager
     def stage(self, reference: Reference) -> Iterator[CacheStage]:
         """Hold the place where files wait until their commit is known; one process at a time has it."""
+        with self._hold_stage(self.folder(reference.repo), stage_key(source_text(reference))) as stage:
+            yield stage
+
+    @contextmanager
+    def conversion_stage(self, repo: RepoId, original: str) -> Iterator[CacheStage]:
+        """Hold the place where the files wait that a commit is converted to; nothing of it outlives the block."""
+        with self._hold_stage(self.folder(repo), stage_key(f"convert:{original}")) as stage:
+            try:
+                yield stage
+            finally:
+                shutil.rmtree(stage.folder, ignore_errors=True)
+
+    @contextmanager
+    def _hold_stage(self, folder: RepoFolder, key: str) -> Iterator[CacheStage]:
         from hubcache.cache.locks import held  # filelock costs 35 ms that a warm pull need not pay
 
-        folder, key = self.folder(reference.repo), stage_key(_source_text(reference))
         self._prepare(folder)
         place = folder.stage_path(key)
         with held(folder.lock_path(key), progress_of=lambda: tree_state(place), stop=Stop()) as is_held:
@@ -200,10 +217,10 @@ class Cache:
                 place(folder, artifact, waiting)
             if artifact.is_whole and not self._has_shared_listing(folder, commit):
                 write_atomically(folder.tree_path(commit), encode_tree(artifact.manifest), scratch=folder.path)
-            self._write_provenance(folder, artifact, reference)
+            write_provenance(folder, artifact, reference)
             for name in (artifact.revision.asked, *artifact.refs):
                 self._write_ref(folder, name, commit)
-            self._drop_stage(folder, stage_key(_source_text(reference)))
+            self._drop_stage(folder, stage_key(source_text(reference)))
         except OSError as error:
             raise disk_error(error, folder.path) from error
         return snapshot
@@ -280,21 +297,6 @@ class Cache:
         """Tell whether the listing is there for everybody; huggingface_hub writes it for its user alone."""
         return folder.listing(commit) is not None and bool(folder.tree_path(commit).stat().st_mode & 0o040)
 
-    def _write_provenance(self, folder: RepoFolder, artifact: Artifact, reference: Reference) -> None:
-        if not artifact.origin:  # resolved from this very cache, which knows more than the artifact says
-            return
-        before = folder.provenance(artifact.revision.commit)
-        told = {
-            "format_version": 1,
-            "source": _source_text(reference),
-            "origin": artifact.origin,
-            "validator": artifact.validator,
-        }
-        if {key: before.get(key) for key in told} != told:
-            told["pulled_at"] = int(time.time())
-            path = folder.provenance_path(artifact.revision.commit)
-            write_atomically(path, json.dumps(told, indent=1).encode(), scratch=folder.path)
-
     def _write_ref(self, folder: RepoFolder, name: str, commit: str) -> None:
         """Write a ref of exactly 40 bytes, unless it is right already; a full commit needs none."""
         if is_commit(name):
@@ -307,12 +309,6 @@ class Cache:
             pass
         write_atomically(path, commit.encode(), scratch=folder.path)
         sync_folder(path.parent)
-
-
-def _source_text(reference: Reference) -> str:
-    """Write what was asked of which source, whatever repo it is kept as."""
-    pairs = "&".join(f"{key}={value}" for key, value in reference.arguments if key == "sha256")
-    return f"{reference.scheme}:{reference.address}" + (f"#{pairs}" if pairs else "")
 
 
 def _locks_folder(root: Path) -> Path:

@@ -150,6 +150,16 @@ class Manifest:
 
 
 @dataclass(frozen=True, slots=True)
+class Conversion:
+    """What a commit was made of here: the original's commit, by which rules, and what was done to it, line by line."""
+
+    original: str
+    rules: int
+    portable: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Artifact:
     """A repo pinned to a commit: enough to pull, serve, verify or bundle with no further question.
 
@@ -157,7 +167,7 @@ class Artifact:
     no git repos (an ETag, a listing's digest); None where the commit itself says it. `origin` is where
     the listing came from, `refs` further names of the commit, `published_as` the hub's own name where the
     repo is kept under another; `is_whole` says that the manifest has every file of the commit, `is_public`
-    that anybody may have them.
+    that anybody may have them. `conversion` tells of what another commit's files were turned into these.
     """
 
     repo: RepoId
@@ -169,6 +179,7 @@ class Artifact:
     published_as: RepoId | None = None
     is_whole: bool = True
     is_public: bool = True
+    conversion: Conversion | None = None
 
     def entry(self, path: RepoPath) -> Entry:
         """Return the file's entry.

@@ -33,6 +33,8 @@ def run(
         return
     for name, text in _lines(found):
         print_labelled(f"{name:<10}", text)
+    for line in found.conversion.notes if found.conversion else ():
+        print_labelled(f"{'':<10}", line)
     if found.files:
         print()
         _print_files(found)
@@ -56,6 +58,7 @@ def _lines(found: Description) -> list[tuple[str, str]]:
         ("source", found.source),
         ("origin", found.origin),
         ("pulled", pulled),
+        ("converted", "" if found.conversion is None else f"from {found.conversion.original}"),
         ("size", size),
         ("listing", "" if found.is_listed else "none: what is here is all that is known of the commit"),
         ("snapshot", str(found.path)),
@@ -87,6 +90,8 @@ def _facts(found: Description) -> dict[str, Any]:
         "source": found.source or None,
         "origin": found.origin or None,
         "pulled_at": found.pulled_at,
+        "original_commit": None if found.conversion is None else found.conversion.original,
+        "conversion_notes": [] if found.conversion is None else list(found.conversion.notes),
         "is_listed": found.is_listed,
         "size": found.size,
         "missing_size": sum(file.blob.size for file in found.missing),
