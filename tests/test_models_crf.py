@@ -94,7 +94,7 @@ def close(ours: Tensor, theirs: Tensor, atol: float) -> None:
 
 # float32 has steps of 6e-5 at large_scores' log-likelihoods of some -500.
 @pytest.mark.parametrize("segments", SEGMENTS)
-@pytest.mark.parametrize(("name", "atol"), [("small", 2e-6), ("iob13", 2e-5), ("nomask", 2e-6), ("large_scores", 1e-4)])
+@pytest.mark.parametrize(("name", "atol"), [("small", 2e-6), ("nomask", 2e-6), ("large_scores", 1e-4)])
 class TestGoldens:
     @pytest.mark.parametrize("reduction", ["none", "sum", "mean", "token_mean"])
     def test_log_likelihood(self, name: str, atol: float, segments: int | None, reduction: str) -> None:
@@ -173,7 +173,7 @@ def test_a_mask_with_holes_is_refused() -> None:
 
 @pytest.mark.parametrize("segments", SEGMENTS)
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 class TestAllPaths:
     def test_log_likelihood_and_gradients(self, size: tuple[int, int, int], seed: int, segments: int | None) -> None:
         drawn = problem(*size, seed=seed)
@@ -474,11 +474,12 @@ def test_the_argmax_of_max_marginals_is_the_best_path_of_a_long_float32_batch() 
     assert not marginals.gather(2, best.clamp(min=0).unsqueeze(2)).any()
 
 
-def test_segments_stay_within_the_budget_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    crf = LinearChainCRF(31).to("meta")
-    assert crf._segments(torch.Size([128, 31, 32]), 3) == 16
-    assert crf._segments(torch.Size([128, 31, 64]), 3) == 8
-    assert crf._segments(torch.Size([512, 301, 32]), 3) == 1
+@pytest.mark.parametrize(
+    ("shape", "segments"), [((32, 128, 31), 16), ((64, 128, 31), 8), ((512, 128, 31), 1), ((32, 512, 301), 1)]
+)
+def test_segments_stay_within_a_budget_on_another_device(shape: tuple[int, int, int], segments: int) -> None:
+    crf = LinearChainCRF(shape[2], batch_first=True).to("meta")
+    assert crf._segments(crf._scores(torch.empty(shape, device="meta"), None)) == segments
 
 
 def test_under_torch_compile_it_is_the_same() -> None:

@@ -2,9 +2,10 @@
 
 Scores are added up in float64. The sum over all paths is taken in exp space, one small matrix product a step, from
 both ends at once, so that its gradient (the forward-backward algorithm) needs no graph. That is exact, whatever the
-emissions: the messages of two tags differ by the spread D of the transitions (max - min) at most, so what underflows,
-being exp(-708) of the largest, can regain no more than exp(2 D). Where D is over an eighth of that room, as when
-forbidden transitions score -10000, the sum is a log-sum-exp a step under autograd instead.
+emissions: the messages into two tags differ by the spread D of the transitions (max - min) at most, from the left as
+from the right. With D up to 88, an eighth of the 708 that exp has room for, what underflows is below exp(-350) of the
+largest and can regain exp(88). With a wider D, as when forbidden transitions score -10000, the sum is a log-sum-exp
+a step under autograd instead.
 
 On a GPU a step costs the launch of its kernels and not their work, so the sequence is cut into segments that run side
 by side: first the matrix that carries a message across each segment, then the message at each segment's head, then
@@ -30,7 +31,7 @@ REDUCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 ROOM = -math.log(torch.finfo(torch.float64).tiny)
 WIDEST_SPREAD = ROOM / 8
-# float64 numbers that a step over all segments may hold at once: 128 MiB.
+# Sums that a step over all segments may take: 128 MiB in max-plus; more of them outweigh the launches saved.
 SEGMENT_BUDGET = 1 << 24
 
 
@@ -96,8 +97,8 @@ class LinearChainCRF(nn.Module):
     @torch.no_grad()
     def decode_padded(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the best tags, [batch, seq] also where batch_first is false, with -1 at masked steps."""
-        trellis = _Trellis.of(self._scores(emissions, mask))
-        segments = self._segments(trellis.scores.shape, 3)
+        scores = self._scores(emissions, mask)
+        trellis, segments = _Trellis.of(scores), self._segments(scores)
         _, after = _run(trellis.scores.unsqueeze(1), _MaxPlus(trellis.transitions.unsqueeze(0)), segments)
         best = _walk_back(after.squeeze(1), trellis, segments)
         return best.masked_fill(~trellis.mask, -1).T.contiguous().to(emissions.device)
@@ -111,8 +112,9 @@ class LinearChainCRF(nn.Module):
         the argmax is the best path where there is only one. float32 at least. Relative, because float32 would round
         the near-equal totals of a long sequence to equal ones.
         """
-        trellis = _Trellis.of(self._scores(emissions, mask))
-        before, after = _run(*trellis.both_ways(_MaxPlus), self._segments(trellis.scores.shape, 3))
+        scores = self._scores(emissions, mask)
+        trellis = _Trellis.of(scores)
+        before, after = _run(*trellis.both_ways(_MaxPlus), self._segments(scores))
         through = before[:, 0] + trellis.mirrored(after[:, 1])
         through = (through - through.amax(1, keepdim=True)).masked_fill(~trellis.mask.unsqueeze(1), 0)
         return through.permute(2, 0, 1).contiguous().to(emissions.device, _at_least_float32(emissions))
@@ -144,15 +146,15 @@ class LinearChainCRF(nn.Module):
                     f"got {tuple(emissions.shape[:2])} and {tuple(other.shape)}"
                 )
 
-    def _segments(self, shape: torch.Size, power: int) -> int:
-        """Choose the number of segments of [seq, tags, batch], where each takes batch * tags**power numbers."""
-        seq, tags, batch = shape
+    def _segments(self, scores: _Scores) -> int:
+        """Choose the number of segments; a step over each takes batch * tags**3 sums."""
+        batch, seq, tags = scores.emissions.shape
         if self.segments is not None:
             return max(1, min(self.segments, seq))
-        if self.transitions.device.type in ("cpu", "mps"):
+        if scores.emissions.device.type == "cpu":
             return 1
         # Two passes of seq / n steps and one of n: fewest in all at sqrt(2 seq). Under four segments save nothing.
-        segments = min(round(math.sqrt(2 * seq)), SEGMENT_BUDGET // (batch * tags**power))
+        segments = min(round(math.sqrt(2 * seq)), SEGMENT_BUDGET // (batch * tags**3))
         return segments if segments >= 4 else 1
 
     def _log_likelihood(self, scores: _Scores, tags: Tensor) -> Tensor:
@@ -162,7 +164,7 @@ class LinearChainCRF(nn.Module):
             scores = scores._replace(emissions=scores.emissions.double())
             return scores.of_path(tags) - _log_partition_by_steps(scores)
         from_both_ends = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in scores)
-        how = _How(spread, self._segments(scores.emissions.permute(1, 2, 0).shape, 2), from_both_ends)
+        how = _How(spread, self._segments(scores), from_both_ends)
         return _LogLikelihood.apply(*scores, tags, how)
 
 
@@ -410,7 +412,7 @@ def _probabilities(before: Tensor, onward: Tensor, sums: _Sums, mask: Tensor) ->
     """
     tagged = before * onward
     share = tagged.sum(1).reciprocal_().masked_fill_(~mask, 0)
-    # after times kernel is the next message in another scale, unless neither a segment's head nor rescaled.
+    # A message that was rescaled, or heads a segment, is after times kernel in another scale: both sums tell it.
     scale = torch.cat([sums.before[:1], sums.before[1:] / sums.leaving[:-1]])
     return tagged.mul_(share.unsqueeze(1)), onward.mul_((share * scale).unsqueeze(1))
 
@@ -425,14 +427,18 @@ def _walk_back(after: Tensor, trellis: _Trellis, segments: int) -> Tensor:
     is_past = _range(after).unsqueeze(1) > trellis.last
     past = torch.full_like(after[:, :1], -math.inf).masked_fill_(is_past.unsqueeze(1), math.inf)
     steps = torch.cat([_cut(after, 0, segments), _cut(past, math.inf, segments)], 1)
+    steps = steps.flatten(2).transpose(1, 2).unsqueeze(2).contiguous()
     into = functional.pad(trellis.transitions.T, (0, 1, 0, 1))
     following = torch.arange(stop + 1, device=after.device)[0 if segments > 1 else stop :]
-    walk = following.repeat(segments * batch, 1)
-    walks = []
-    for step in reversed(steps.flatten(2).transpose(1, 2).unsqueeze(2).contiguous().unbind(0)):
-        walk = torch.embedding(into, walk).add_(step).argmax(2)
-        walks.append(walk)
-    return _chosen(torch.stack(walks[::-1]).unflatten(1, (segments, batch)))[: len(after)]
+    walk = following.repeat(segments * batch)
+    walks = walk.new_empty(len(steps), segments * batch, len(following))
+    sums = after.new_empty(segments * batch, len(following), stop + 1)
+    rows = sums.flatten(0, 1)
+    for step, found, next_walk in reversed(list(zip(steps, walks, walks.flatten(1), strict=True))):
+        torch.index_select(into, 0, walk, out=rows)
+        torch.argmax(sums.add_(step), 2, out=found)
+        walk = next_walk
+    return _chosen(walks.unflatten(1, (segments, batch)))[: len(after)]
 
 
 def _chosen(walks: Tensor) -> Tensor:

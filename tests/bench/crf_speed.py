@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -105,8 +106,8 @@ def measured(
     """Let both take turns; return their runs, and the peak bytes that one call takes of a GPU."""
     calls: dict[str, Callable[[], Any]] = {}
     for name, crf in crfs.items():
-        calls[f"{name}_step"] = lambda crf=crf: step(crf, batch)
-        calls[f"{name}_decode"] = lambda crf=crf: crf.decode(batch.emissions, batch.mask)
+        calls[f"{name}_step"] = partial(step, crf, batch)
+        calls[f"{name}_decode"] = partial(crf.decode, batch.emissions, batch.mask)
     is_cuda = arguments.device == "cuda"
     peaks = {name: peak(call) for name, call in calls.items()} if is_cuda else {}
     runs: dict[str, list[Run]] = {name: [] for name in calls}
@@ -138,7 +139,8 @@ def timed(call: Callable[[], Any], calls: int, is_cuda: bool) -> Run:
 
 def tell(arguments: argparse.Namespace, runs: dict[str, list[Run]], peaks: dict[str, int]) -> None:
     """Print the line; the targets are medians of wall time, ours to pytorch-crf's."""
-    compared, targets = {}, {}
+    compared: dict[str, float] = {}
+    targets: dict[str, Target] = {}
     for what in ("step", "decode"):
         ours, theirs = runs[f"hubcache_{what}"], runs[f"torchcrf_{what}"]
         compared |= {f"{what}_{name}": ratio for name, ratio in measure.ratios(ours, theirs, "torchcrf").items()}
