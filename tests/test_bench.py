@@ -122,3 +122,21 @@ def test_contenders_take_turns_in_folders_of_their_own(tmp_path: Path) -> None:
 def test_a_target_is_met_at_its_limit() -> None:
     assert Target(0.5, 0.5).told()["ok"]
     assert not Target(0.51, 0.5).told()["ok"]
+
+
+@pytest.mark.slow
+@pytest.mark.train
+def test_encoder_speed_prints_one_line(tmp_path: Path) -> None:
+    for family, peer in (("sbert", "bert"), ("veco", "roberta")):
+        sizes = ("--layers", "1", "--hidden", "64", "--length", "16", "--batch", "2")
+        told = bench("encoder_speed", tmp_path, "--family", family, *sizes)
+        assert {f"{part}_cpu_to_{peer}" for part in ("forward", "step")} <= told["ratios"].keys()
+        assert told["ok"] == all(target["ok"] for target in told["targets"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.train
+def test_crf_speed_prints_one_line(tmp_path: Path) -> None:
+    told = bench("crf_speed", tmp_path, "--batch", "3", "--seq", "6", "--tags", "3")
+    names = {f"{who}_{what}" for who in ("hubcache", "torchcrf") for what in ("step", "decode")}
+    check(told, "crf_speed", names, {"step_wall_to_torchcrf", "decode_wall_to_torchcrf"})

@@ -46,7 +46,7 @@ def detect_family(config: Mapping[str, Any] | None, paths: Collection[RepoPath],
     architecture, model_type = first_architecture(config), config.get("model_type")
     if not isinstance(model_type, str | None):
         return None
-    if architecture in T5_ARCHITECTURES and model_type == "t5":
+    if architecture in T5_ARCHITECTURES and model_type in {"t5", "t5_encoder"}:
         return "t5_encoder"
     if model_type is not None and model_type in _OWN:
         return _OWN[model_type]

@@ -25,7 +25,7 @@ class Family:
     name: FamilyName
     model_type: str
     modules: tuple[str, ...]
-    config_class: str | None
+    config_class: str
     layout: Callable[[Mapping[str, Any]], Layout]
     naming: Naming
     architecture: Architecture
@@ -36,9 +36,8 @@ class Family:
     def auto_map(self, architecture: str) -> dict[str, str]:
         """Say for trust_remote_code which class each Auto class makes."""
         module = self.modules[0].removesuffix(".py")
-        named = {"AutoConfig": self.config_class} if self.config_class else {}
         chosen = self.auto_classes if self.auto_classes else _t5_auto_class(architecture)
-        return {auto: f"{module}.{name}" for auto, name in {**named, **chosen}.items()}
+        return {auto: f"{module}.{name}" for auto, name in {"AutoConfig": self.config_class, **chosen}.items()}
 
 
 def _stated(told: str, kinds: Collection[str]) -> str:
@@ -152,9 +151,9 @@ FAMILIES: Mapping[FamilyName, Family] = {
         ),
         Family(
             "t5_encoder",
-            model_type="t5",
+            model_type="t5_encoder",
             modules=("t5_encoder.py", "crf.py"),
-            config_class=None,
+            config_class="T5EncoderConfig",
             layout=layouts.t5_encoder,
             naming=naming.T5_ENCODER,
             architecture=_t5_architecture,

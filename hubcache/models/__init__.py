@@ -30,6 +30,7 @@ from hubcache.models.sbert import (
     SbertTokenizerFast,
 )
 from hubcache.models.t5_encoder import (
+    T5EncoderConfig,
     T5EncoderForEntityRecognitionWithCRF,
     T5EncoderForSequenceClassificationFirstSubmeanObjmean,
     T5EncoderForSequenceClassificationMean,
@@ -79,6 +80,7 @@ __all__ = [
     "SbertPreTrainedModel",
     "SbertTokenizer",
     "SbertTokenizerFast",
+    "T5EncoderConfig",
     "T5EncoderForEntityRecognitionWithCRF",
     "T5EncoderForSequenceClassificationFirstSubmeanObjmean",
     "T5EncoderForSequenceClassificationMean",

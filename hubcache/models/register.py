@@ -16,9 +16,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
-    T5Config,
-    T5ForSequenceClassification,
-    T5ForTokenClassification,
+    T5Tokenizer,
 )
 
 from hubcache.models import palm, sbert, t5_encoder, veco
@@ -28,6 +26,7 @@ TOKENIZERS: dict[Any, type] = {
     palm.PalmConfig: palm.PalmTokenizer,
     veco.VecoConfig: veco.VecoTokenizer,
     veco.VecoNlgConfig: veco.VecoNlgTokenizer,
+    t5_encoder.T5EncoderConfig: T5Tokenizer,
 }
 """Each configuration, and the tokenizer of its checkpoints."""
 
@@ -64,10 +63,10 @@ MODELS: dict[Any, dict[Any, type]] = {
 """Each Auto class, and which model it makes of which configuration."""
 
 T5_HEADS: dict[Any, tuple[type, ...]] = {
-    AutoModelForSequenceClassification: (T5ForSequenceClassification, *t5_encoder.SEQUENCE_CLASSIFIERS),
-    AutoModelForTokenClassification: (T5ForTokenClassification, *t5_encoder.TOKEN_CLASSIFIERS),
+    AutoModelForSequenceClassification: t5_encoder.SEQUENCE_CLASSIFIERS,
+    AutoModelForTokenClassification: t5_encoder.TOKEN_CLASSIFIERS,
 }
-"""The KE-T5 heads share T5Config: config.architectures chooses, and transformers' own class comes first."""
+"""The KE-T5 heads share a configuration: config.architectures chooses among them."""
 
 
 def register() -> None:
@@ -79,4 +78,4 @@ def register() -> None:
         for config, model in models.items():
             auto.register(config, model, exist_ok=True)
     for auto, heads in T5_HEADS.items():
-        auto.register(T5Config, heads, exist_ok=True)
+        auto.register(t5_encoder.T5EncoderConfig, heads, exist_ok=True)

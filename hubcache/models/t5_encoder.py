@@ -2,11 +2,6 @@
 
 Generation is not here: those tasks run on transformers' own T5ForConditionalGeneration.
 
-The configuration is T5Config. Two switches are kept in it beside its own, and from_pretrained takes them by name:
-- `empty_span_is_nan` (False): an entity whose start equals its end is read at its start; True gives the NaN scores
-  that the reference gives. Its published relation figures come from runs whose data had no such entity: with one,
-  their loss is NaN.
-- `crf_scores` (False): what `logits` of the CRF tagger is, see there.
 What the checkpoints were trained with stays as it is: the plain mean and the softmaxes of the relation heads count
 padding, so their scores change with the length that a batch is padded to (the reference always pads to full length).
 """
@@ -107,9 +102,35 @@ def sequence_loss(logits: Tensor, labels: Tensor, problem: str) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits.float(), wanted)
 
 
+class T5EncoderConfig(T5Config):
+    """T5's configuration, of a type of its own: transformers alone then says that it does not know the heads.
+
+    T5's own files, and the reference's, have the type t5, and are read as well.
+
+    empty_span_is_nan: an entity whose start equals its end is read at its start; True gives the NaN scores that the
+        reference gives. Its published relation figures come from runs whose data had no such entity: with one, their
+        loss is NaN.
+    crf_scores: what `logits` of the CRF tagger is, see there.
+    """
+
+    model_type = "t5_encoder"
+
+    empty_span_is_nan: bool = False
+    crf_scores: bool = False
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict[str, Any], Any]:
+        """Read a config.json, T5's own type taken as this one."""
+        told, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if told.get("model_type") == T5Config.model_type:
+            told["model_type"] = cls.model_type
+        return told, unused
+
+
 class T5EncoderHead(T5EncoderModel):
     """A T5 encoder with layers on top that no T5 checkpoint has; loads from any, whose decoder is passed over."""
 
+    config_class = T5EncoderConfig
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^decoder\.", r"^lm_head\."]
     # forward takes **kwargs for transformers' sake, but the loss is a mean: Trainer has to scale it itself.
     accepts_loss_kwargs = False
