@@ -171,10 +171,10 @@ class Task:
 def head_of(task: Task, model_type: str = "") -> str:
     """Return the class name of the head: an Auto class of transformers, or a class of hubcache.models.
 
-    A T5 (`model_type` "t5") classifies with its encoder alone, as KE-T5 does.
+    A T5 (`model_type` t5, or t5_encoder once it has such a head) classifies with its encoder alone, as KE-T5 does.
     """
     head = task.head or _HEADS[task.kind]
-    if model_type != "t5":
+    if model_type not in {"t5", "t5_encoder"}:
         return head
     return task.t5_head or _T5_HEADS.get(head, head)
 
