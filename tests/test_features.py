@@ -437,7 +437,7 @@ def test_every_mistake_is_found_at_once_with_its_cure(english: Any) -> None:
     assert "1 of 4 rows have no label" in said
     assert "the split validation is empty" in said
     assert "test: 1 of 1 rows have no hypothesis" in said
-    assert "the task takes 1024 tokens, the model 512: --set options.max_length=512" in said
+    assert "the task takes 1024 tokens, the model 512: --set max_length=512" in said
     assert "there is no metric acuracy: did you mean accuracy" in said
     assert all(one.cure for one in found)
     assert [one.fatal for one in found] == sorted((one.fatal for one in found), reverse=True)

@@ -131,6 +131,26 @@ def test_a_crf_tagger_of_characters_finds_entities_it_never_saw(korean: Path, tm
     assert record.metrics["validation"]["klue_ner_entity_f1"] > 1  # all O scores 0
 
 
+def test_a_crf_tagger_of_words_learns_the_entities_of_wnut17(korean: Path, tmp_path: Path) -> None:
+    head = {"t5_head": "T5EncoderForEntityRecognitionWithCRF"}
+    rows = [row for row in rows_of("wnut17", "train", 600) if any(tag != "O" for tag in row["ner_tags"])][:80]
+    task, rows = bound("wnut17", rows, **head)
+    record = learnt_by_heart(korean, tmp_path / "out", task, rows, 40, learning_rate=5e-3)
+    assert has_fallen(record)
+    assert record.metrics["validation"]["entity_f1"] > 0.2  # all O scores 0
+
+
+def test_a_classifier_of_chinese_beats_the_majority_class(chinese: Path, tmp_path: Path) -> None:
+    task, rows = bound("text-classification", rows_of("csl_category_zh", "train", 800))
+    _, held_out = bound("text-classification", rows_of("csl_category_zh", "validation", 300))
+    splits = {"train": rows, "validation": held_out}
+    record = finetune(request_of(chinese, tmp_path / "out", task, splits, replace(FAST, epochs=6)))
+    labels = [row[task.label] for row in held_out]
+    majority = max(labels.count(label) for label in set(labels)) / len(labels)
+    assert has_fallen(record)
+    assert record.metrics["validation"]["accuracy"] > majority + 0.05
+
+
 def test_answers_to_questions_are_learnt_by_heart(english: Path, tmp_path: Path) -> None:
     task, rows = bound("xquad", rows_of("xquad_en", "train", 40))
     record = learnt_by_heart(english, tmp_path / "out", task, rows, 12)

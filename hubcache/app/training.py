@@ -120,7 +120,9 @@ def plan_training(app: LocalApp, request: TrainRequest, *, say: Say) -> Planned:
         model_config=request.model_config, keep_decoder_layers=request.keep_decoder_layers,
     )  # fmt: skip
     repo = RepoId.parse(request.output or f"local/{_stem(request.model)}-{_stem(data.task.name)}")
-    return Planned(replace(made, output=_work_folder(app, made)), defaults, data, repo)
+    state = _state_folder(app)
+    logs = state / "tensorboard" / repo.name
+    return Planned(replace(made, output=state / "runs" / _run_key(made), logs=logs), defaults, data, repo)
 
 
 def check_training(planned: Planned) -> list[str]:
@@ -235,12 +237,15 @@ def _stem(text: str) -> str:
     return kept.strip("-.")[:60] or "model"
 
 
-def _work_folder(app: LocalApp, request: FinetuneRequest) -> Path:
-    """Name the folder of a run: the same for the same request, so that a killed one is found and goes on."""
+def _state_folder(app: LocalApp) -> Path:
     if app.settings.state is None:
         raise HubcacheError("there is no folder for runs in progress", hint="export XDG_STATE_HOME=DIR")
+    return app.settings.state
+
+
+def _run_key(request: FinetuneRequest) -> str:
+    """Name a run: the same for the same request, so that a killed one is found and goes on."""
     inputs = [str(each) for each in (request.model_input, *request.data_inputs, request.teacher_input)]
     changes = [dict(request.model_config), request.keep_decoder_layers]
     told = [request.settings.told(), request.task.name, inputs, changes]
-    key = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    return app.settings.state / "runs" / key
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -38,6 +38,8 @@ def check(request: FinetuneRequest) -> list[Finding]:
     if request.teacher is not None:
         found += _teacher(request.teacher, task)
     parameters = parameters_in(request.model)
+    if config is not None:
+        found += _generation(config, task)
     if parameters and config is not None:
         found += _disk(request.output, parameters)
         found += _memory(request, config, parameters)
@@ -97,6 +99,16 @@ def _model(folder: Path, task: Task, changes: Mapping[str, Any], found: list[Fin
     if not parameters_in(folder):
         found.append(Finding(f"{folder} has no weights", "pull it whole: hubcache pull MODEL"))
     return config, tokenizer
+
+
+def _generation(config: Any, task: Task) -> Iterator[Finding]:
+    """A model of many languages is told by its first token which one to write; without, it cannot begin."""
+    begins = (getattr(config, name, None) for name in ("decoder_start_token_id", "bos_token_id"))
+    if task.generates and config.is_encoder_decoder and all(token is None for token in begins):
+        yield Finding(
+            f"a {config.model_type} model writes nothing before it knows its first token, as that of a language",
+            "--model-set decoder_start_token_id=ID",
+        )
 
 
 def _teacher(folder: Path, task: Task) -> list[Finding]:

@@ -59,6 +59,7 @@ def load(
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
+    _tell_generation(model, changes)
     new = tuple(sorted({*found["missing_keys"], *(mismatch[0] for mismatch in found["mismatched_keys"])}))
     _check_backbone(model, new, folder)
     if trained and new:
@@ -67,6 +68,14 @@ def load(
             hint=f"fine-tune it first: hubcache finetune MODEL --task {task.name}",
         )
     return Loaded(model, tokenizer_of(folder), head, new)
+
+
+def _tell_generation(model: Any, changes: Mapping[str, Any]) -> None:
+    """Lay the changes over the generation's configuration, too: transformers makes it of the folder's files alone."""
+    generation = getattr(model, "generation_config", None)
+    for name, value in changes.items():
+        if generation is not None and hasattr(generation, name):
+            setattr(generation, name, value)
 
 
 def config_of(folder: Path, task: Task | None = None, changes: Mapping[str, Any] = MappingProxyType({})) -> Any:

@@ -48,6 +48,9 @@ def run(
     settings: Annotated[Path | None, typer.Option("--settings", help="A YAML file of settings.")] = None,
     setting: SettingOption = None,
     task_setting: TaskSettingOption = None,
+    model_setting: Annotated[
+        list[str] | None, typer.Option("--model-set", metavar="KEY=VALUE", help="Change the model's configuration.")
+    ] = None,
     child_tuning: Annotated[str | None, typer.Option("--child-tuning", metavar="F|D", help="Child-Tuning.")] = None,
     recipe: Annotated[str | None, typer.Option("--run", help="Repeat a published run by its name.")] = None,
     nproc: Annotated[int, typer.Option("--nproc", help="Processes on this machine.", min=1)] = 1,
@@ -67,7 +70,8 @@ def run(
     request = TrainRequest(
         model=model or "", task=task or "", data=data_choice(data, config, pairs(split, "--split"), column),
         teacher=teacher, output=output, settings_file=settings, settings=tuple(setting or ()),
-        options=typed_pairs(task_setting, "--task-set"), command=shlex.join(["hubcache", *sys.argv[1:]]),
+        options=typed_pairs(task_setting, "--task-set"), model_config=typed_pairs(model_setting, "--model-set"),
+        command=shlex.join(["hubcache", *sys.argv[1:]]),
     )  # fmt: skip
     request = _with_child_tuning(_with_recipe(request, recipe), child_tuning)
     if not request.model or not request.task:
@@ -118,7 +122,7 @@ def _with_recipe(request: TrainRequest, name: str | None) -> TrainRequest:
     return replace(
         request, model=request.model or found.model, task=request.task or found.task,
         settings=(*typed, *request.settings), options={**found.task_settings, **request.options},
-        model_config=found.model_config, keep_decoder_layers=found.keep_decoder_layers,
+        model_config={**found.model_config, **request.model_config}, keep_decoder_layers=found.keep_decoder_layers,
     )  # fmt: skip
 
 

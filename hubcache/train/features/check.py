@@ -69,7 +69,7 @@ def _settings(task: Task, model_limit: int | None) -> Iterator[Finding]:
     limit = int(task.option("max_length"))
     if model_limit is not None and limit > model_limit:
         what = f"the task takes {limit} tokens, the model {model_limit}"
-        yield Finding(what, f"--set options.max_length={model_limit}")
+        yield Finding(what, f"--set max_length={model_limit}")
 
 
 def _columns(task: Task, split: str, rows: Sequence[Row]) -> Iterator[Finding]:
@@ -128,7 +128,7 @@ def _lengths(task: Task, split: str, rows: Sequence[Row], tokenizer: Any) -> Ite
         cure = (
             "they are read in windows"
             if task.kind == "question-answering"
-            else "they are cut; --set options.max_length=N"
+            else "they are cut; --set max_length=N"
         )
         yield Finding(f"{split}: {long} of {len(measured)} texts are longer than {limit} tokens", cure, fatal=False)
     if task.generates and task.label:
@@ -136,7 +136,7 @@ def _lengths(task: Task, split: str, rows: Sequence[Row], tokenizer: Any) -> Ite
         long = too_long(tokenizer, [target for target in target_texts(task, measured) if target], limit)
         if long:
             what = f"{split}: {long} of {len(measured)} targets are longer than {limit} tokens"
-            yield Finding(what, "they are cut; --set options.max_target_length=N", fatal=False)
+            yield Finding(what, "they are cut; --set target_length=N", fatal=False)
 
 
 def _texts(task: Task, row: Row) -> list[str]:
