@@ -307,6 +307,18 @@ def test_a_data_set_that_is_not_cached_is_named_with_the_pull_that_brings_it(hom
     assert (ran.code, "hubcache pull" in ran.err) == (5, True), ran.err
 
 
+@pytest.mark.parametrize("command", ["finetune", "evaluate"])
+def test_without_torch_the_way_to_it_is_told(home: Home, tmp_path: Path, command: str) -> None:
+    (tmp_path / "blocked").mkdir()
+    (tmp_path / "blocked/sitecustomize.py").write_text(
+        "import importlib.util as u\nfound = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'torch' else found(name, *rest)\n"
+    )
+    arguments = (command, MODEL, "--task", "text-classification", "--data", home.data)
+    ran = home.hubcache(*arguments, PYTHONPATH=str(tmp_path / "blocked"))
+    assert (ran.code, "hubcache[train]" in ran.err) == (2, True), ran.err
+
+
 def test_help_imports_no_torch() -> None:
     for name in ("finetune", "evaluate", "runs"):
         command = [sys.executable, "-X", "importtime", "-m", "hubcache_cli.main", name, "--help"]

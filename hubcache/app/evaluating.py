@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hubcache.app.local import LocalApp
-from hubcache.app.training import DataChoice, find_folder, read_data
+from hubcache.app.training import DataChoice, find_folder, read_data, require_libraries
 from hubcache.cache.scan import scan_repos
 from hubcache.errors import UsageError
 from hubcache.train.record import FILE, RunRecord
@@ -51,6 +51,7 @@ def evaluate_cached(app: LocalApp, request: ScoreRequest, *, say: Say) -> RunRec
         OfflineError: model or data are not in the cache.
         UsageError: the split is not there, or the model has no head for the task.
     """
+    require_libraries()
     from hubcache.train.evaluate import EvaluateRequest, evaluate
 
     model, model_input = find_folder(app, request.model)

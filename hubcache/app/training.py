@@ -7,9 +7,11 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubcache.app.converting import INSTALL
 from hubcache.app.local import LocalApp, PullRequest, parse_request
 from hubcache.app.publishing import publish_folder
 from hubcache.cache.locks import held_if_free
@@ -102,6 +104,7 @@ def plan_training(app: LocalApp, request: TrainRequest, *, say: Say) -> Planned:
         OfflineError: one of them is not in the cache; the hint is the pull that brings it.
         UsageError, BadConfig: the task, the data or a setting does not fit.
     """
+    require_libraries()
     from hubcache.train.checks import parameters_in  # torch, 1.4 s
     from hubcache.train.finetune import FinetuneRequest
 
@@ -169,6 +172,17 @@ def train(app: LocalApp, planned: Planned) -> Trained | None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.with_suffix(".lock").unlink(missing_ok=True)
     return Trained(record, artifact, path)
+
+
+def require_libraries() -> None:
+    """Check that what trains and evaluates is installed.
+
+    Raises:
+        UsageError: names what is missing.
+    """
+    missing = [name for name in ("torch", "transformers", "accelerate") if find_spec(name) is None]
+    if missing:
+        raise UsageError(f"this needs {', '.join(missing)}, not installed here", hint=INSTALL)
 
 
 def find_folder(app: LocalApp, text: str, *, kind: Kind | None = None) -> tuple[Path, Input]:
