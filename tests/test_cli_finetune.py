@@ -213,7 +213,7 @@ def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(trained: tuple[Home
         str(HUBCACHE), "finetune", MODEL, "--task", "text-classification", "--data", str(home.data), "--json", *QUICK,
         "--output", OUTPUT,
     ]  # fmt: skip
-    run_until(command, home.hubcache.environ, state, "hubcache/runs/*/.checkpoints/checkpoint-*/trainer_state.json")
+    run_until(command, home.hubcache.environ, state, "hubcache/runs/*/.checkpoints/checkpoint-*/complete.json")
     again = home.finetune("--output", OUTPUT)
     assert again.code == 0, again.err
     assert "resumed from checkpoint-" in again.err
