@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.archives import pack
+from tests.support.goldens import golden
 from tests.support.loophub import LoopHub
 from tests.support.loopzoo import LoopZoo
 from tests.support.objectstore import ObjectStore
@@ -75,6 +76,19 @@ def test_two_processes_that_pull_one_archive_fetch_it_once(store: ObjectStore, t
     assert len(snapshots) == 1
     assert unverified(Path(snapshots.pop())) == []
     assert len([asked for asked in bodies(store) if asked != "bytes=0-0"]) == 1
+
+
+@pytest.mark.train
+def test_two_processes_that_pull_one_original_fetch_it_once_and_mean_one_conversion(tmp_path: Path) -> None:
+    cache = tmp_path / "hub"
+    with ObjectStore({"chinese-palm-base.tar.gz": golden("sofa/tarballs/chinese-palm-base.tar.gz")}) as store:
+        store.rate = MB // 2
+        snapshots = ended([Process(cache, store.url("chinese-palm-base.tar.gz")) for _ in range(2)], cache)
+        assert len([asked for asked in bodies(store) if asked != "bytes=0-0"]) == 1
+    [snapshot] = snapshots
+    repo = cache / "models--127-0-0-1--chinese-palm-base"
+    assert (repo / "refs/main").read_text() == Path(snapshot).name != (repo / "refs/original").read_text()
+    assert unverified(Path(snapshot)) == []
 
 
 def test_two_processes_that_pull_one_zoo_model_fetch_each_file_once(tmp_path: Path) -> None:

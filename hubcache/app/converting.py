@@ -14,11 +14,11 @@ from hubcache.cache.folder import RepoFolder
 from hubcache.convert import RULES
 from hubcache.core.artifact import Artifact, Conversion, Manifest, RepoId, RepoPath, Revision, is_commit
 from hubcache.core.gitobj import commit_of
+from hubcache.core.layout import ORIGINAL
 from hubcache.core.plan import CopyPlan, plan_copy
 from hubcache.core.reference import Reference
 from hubcache.errors import OfflineError, UsageError
 from hubcache.sources.files import LocalFiles
-from hubcache.sources.staged import ORIGINAL
 from hubcache.transfer import copy
 
 if TYPE_CHECKING:
@@ -169,6 +169,10 @@ def _convert(app: LocalApp, checkpoint: Checkpoint, original: Artifact, referenc
     """Write the converted files, hashed as they are written, and publish them; None where nothing had to change."""
     app.cache.require_space(checkpoint.size)
     with app.cache.conversion_stage(reference.repo, original.revision.commit) as stage:
+        # Another process may have finished while this one waited for the stage.
+        standing = standing_conversion(app, replace(original, repo=reference.repo), portable=checkpoint.portable)
+        if standing is not None:
+            return standing
         report = checkpoint.convert(stage.write)
         kept = {path: original.entry(path) for path in checkpoint.kept}
         new = stage.manifest().files

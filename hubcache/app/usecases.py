@@ -15,12 +15,12 @@ from hubcache.app.progress import NoProgress
 from hubcache.cache.tidy import remove_if_empty
 from hubcache.core.artifact import Artifact, RepoPath, Revision, parse_path
 from hubcache.core.digests import Blob
+from hubcache.core.layout import ORIGINAL
 from hubcache.core.plan import CopyPlan, Preview, plan_copy
 from hubcache.core.ports import Previewing, Progress, Source
 from hubcache.core.reference import Reference
 from hubcache.core.select import select
 from hubcache.errors import EntryNotFound, HubcacheError, RepoNotFound
-from hubcache.sources.staged import ORIGINAL
 from hubcache.transfer import copy
 
 __all__ = ["NoProgress", "Previewed", "PullRequest", "Pulled", "preview", "pull"]

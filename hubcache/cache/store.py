@@ -21,7 +21,7 @@ from hubcache.cache.provenance import source_text, write_provenance
 from hubcache.cache.stage import CacheStage, stage_key
 from hubcache.core.artifact import Artifact, Manifest, RepoId, RepoPath, Revision, is_commit, parse_commit
 from hubcache.core.digests import Blob
-from hubcache.core.layout import CACHEDIR_TAG, encode_tree
+from hubcache.core.layout import CACHEDIR_TAG, ORIGINAL, encode_tree
 from hubcache.core.plan import CopyPlan
 from hubcache.core.ports import Recalled
 from hubcache.core.reference import Reference
@@ -112,14 +112,16 @@ class Cache:
         Where that was converted, it is the commit that was published, not what it was turned into.
         """
         folder = self.folder(reference.repo)
-        commit = folder.commit_of(reference.revision)
-        if commit and (conversion := folder.conversion(commit)):
-            commit = conversion.original
-        told = folder.provenance(commit) if commit else {}
-        manifest = folder.listing(commit) if commit else None
-        if commit is None or manifest is None or told.get("source") != source_text(reference):
-            return None
-        return Recalled(commit, manifest, told.get("validator"), str(told.get("origin", "")))
+        # Between a fetch and the end of its conversion, only refs/original means what was published.
+        for name in (reference.revision, ORIGINAL):
+            commit = folder.commit_of(name)
+            if commit and (conversion := folder.conversion(commit)):
+                commit = conversion.original
+            told = folder.provenance(commit) if commit else {}
+            manifest = folder.listing(commit) if commit else None
+            if commit and manifest and told.get("source") == source_text(reference):
+                return Recalled(commit, manifest, told.get("validator"), str(told.get("origin", "")))
+        return None
 
     @contextmanager
     def stage(self, reference: Reference) -> Iterator[CacheStage]:

@@ -14,6 +14,9 @@ from hubcache.core.digests import Blob, Digest
 from hubcache.errors import BadReference, IntegrityError
 
 TREE_FORMAT = 1
+ORIGINAL = "original"
+"""The ref of what was published, byte for byte, where main may mean what it was converted to."""
+
 CACHEDIR_TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
     "# This folder holds downloaded models, datasets and spaces; backups may leave it out.\n"

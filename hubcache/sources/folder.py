@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hubcache.core.artifact import Artifact, Manifest, RepoId, RepoPath, Revision, parse_commit, parse_path
 from hubcache.core.gitobj import ContentDigests, commit_of
+from hubcache.core.layout import ORIGINAL
 from hubcache.core.plan import Preview
 from hubcache.core.ports import Content, Stage
 from hubcache.core.reference import Reference
@@ -16,7 +17,7 @@ from hubcache.errors import EntryNotFound, IntegrityError, SourceUnavailable
 from hubcache.localfile import FileContent, digest_file
 from hubcache.sources.huggingface import HubSource
 from hubcache.sources.registry import SourceConfig
-from hubcache.sources.staged import ORIGINAL, Published, StagedSource
+from hubcache.sources.staged import Published, StagedSource
 from hubcache.sources.tarball import stage_archive
 
 # Never part of a checkpoint: version control, huggingface_hub's own notes in a local_dir, the desktop's litter.

@@ -10,13 +10,12 @@ from typing import Protocol
 
 from hubcache.core.artifact import Artifact, RepoId, RepoPath, Revision
 from hubcache.core.gitobj import commit_of
+from hubcache.core.layout import ORIGINAL
 from hubcache.core.plan import Preview
 from hubcache.core.ports import Memory, Recalled, Stage
 from hubcache.core.reference import Reference
 from hubcache.errors import EntryNotFound, IntegrityError, SourceUnavailable
 from hubcache.localfile import FileContent
-
-ORIGINAL = "original"
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,11 +125,7 @@ def _lengths(task: Task, split: str, rows: Sequence[Row], tokenizer: Any) -> Ite
     texts = [" ".join(_texts(task, row)) for row in measured]
     long = too_long(tokenizer, texts, limit)
     if long:
-        cure = (
-            "they are read in windows"
-            if task.kind == "question-answering"
-            else "they are cut; --set max_length=N"
-        )
+        cure = "they are read in windows" if task.kind == "question-answering" else "they are cut; --set max_length=N"
         yield Finding(f"{split}: {long} of {len(measured)} texts are longer than {limit} tokens", cure, fatal=False)
     if task.generates and task.label:
         limit = int(task.option("max_target_length"))
