@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,6 +48,8 @@ class Run:
     progress: Progress
     limits: TransferLimits = field(default_factory=TransferLimits)
     stop: Stop = field(default_factory=Stop)
+    wanted: Callable[[], Iterable[int]] = tuple
+    """Offsets that somebody waits for: they are fetched before what follows in order."""
 
 
 def fill(
@@ -156,7 +159,7 @@ class _Fetch:
         with self._lock:
             if not self._left:
                 return None
-            start, end = self._left.popleft()
+            start, end = self._take_range()
             if self._partial.size is None:
                 return start, None
             left = end - start + sum(high - low for low, high in self._left)
@@ -165,6 +168,17 @@ class _Fetch:
                 self._left.appendleft((start + most, end))
                 end = start + most
             return start, end
+
+    def _take_range(self) -> Range:
+        """Take the range that somebody waits for, from there on, else the first."""
+        for offset in self._run.wanted():
+            for index, (start, end) in enumerate(self._left):
+                if start <= offset < end:
+                    del self._left[index]
+                    if start < offset:
+                        self._left.insert(index, (start, offset))
+                    return offset, end
+        return self._left.popleft()
 
     def _read_piece(self, start: int, end: int | None) -> None:
         failures = 0

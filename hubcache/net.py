@@ -149,9 +149,9 @@ class Net:
         self.settings = settings
         self._pools: dict[tuple[str | None, Path | None], urllib3.PoolManager] = {}
 
-    def asking_once(self) -> Net:
+    def asking_once(self, *, user_agent: str | None = None) -> Net:
         """Share the connections with one who has others to ask before it asks the same server again."""
-        net = Net(replace(self.settings, attempts=1))
+        net = Net(replace(self.settings, attempts=1, user_agent=user_agent or self.settings.user_agent))
         net._pools = self._pools
         return net
 

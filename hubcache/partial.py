@@ -86,6 +86,12 @@ class PartialFile:
         with self._changed:
             return self._written.prefix() - self._hashed
 
+    def reach(self, offset: int) -> int:
+        """Return up to where bytes from `offset` on are there without a gap; `offset` itself where none is."""
+        with self._changed:
+            gaps = self._written.missing(offset, self.size if self.size is not None else 1 << 62)
+        return gaps[0][0] if gaps else max(offset, self.size or 0)
+
     @property
     def is_complete(self) -> bool:
         """Whether every byte is there."""

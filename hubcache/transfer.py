@@ -5,7 +5,7 @@ Wrong bytes are a mirror's doing: it is named, asked no more in this run, and th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -42,19 +42,27 @@ class WritableStore(Protocol):
 
 
 def copy(
-    source: Source, plan: CopyPlan, store: WritableStore, *, progress: Progress, limits: TransferLimits | None = None
+    source: Source,
+    plan: CopyPlan,
+    store: WritableStore,
+    *,
+    progress: Progress,
+    limits: TransferLimits | None = None,
+    wanted: Callable[[], Iterable[int]] = tuple,
+    stop: Stop | None = None,
 ) -> None:
     """Bring every missing blob of the plan from the source into the store, verified.
 
     Small files share many connections, large ones get several each. The first failure stops the
-    rest; what has arrived stays and is resumed next time.
+    rest; what has arrived stays and is resumed next time. `wanted` tells, of a large file that is copied alone,
+    the offsets that somebody waits for. When `stop` is set, it returns with what has come by then.
 
     Raises:
         IntegrityError: bytes that are not what the manifest says, with their origin.
         NotFound, AccessDenied, SourceUnavailable, DiskFull: as the source and the store raise them.
     """
     limits = limits or TransferLimits(connections=source.connections if isinstance(source, Mirrored) else CONNECTIONS)
-    run = Run(progress, limits)
+    run = Run(progress, limits, Stop(stop), wanted)
     progress.begin(len(plan.missing), plan.missing_size)
 
     def job(file: PlannedFile) -> Callable[[], None]:

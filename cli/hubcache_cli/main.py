@@ -21,6 +21,7 @@ COMMANDS = {
     "ls": "List what the cache holds.",
     "info": "Show a cached repo's files, digests and origin.",
     "verify": "Check the cache against its digests, offline.",
+    "serve": "Serve the cache as a Hub, offline or filled from upstream.",
     "finetune": "Fine-tune a cached model on a task, offline, into the cache.",
     "evaluate": "Score cached models on a task's split, offline.",
     "runs": "List and compare the fine-tuned models in the cache.",

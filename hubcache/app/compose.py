@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hubcache import __version__
 from hubcache.app.local import LocalApp, compose_local
+from hubcache.app.progress import NoProgress
 from hubcache.app.settings import HUGGINGFACE, SPARSEZOO, Settings, clean_token
 from hubcache.cache.readthrough import ReadThrough
 from hubcache.core.origins import Origin
@@ -46,6 +47,11 @@ class App(LocalApp):
         hub = MIRRORED.get(scheme)
         upstream = make_source(scheme, config) if hub is None else self._failover(scheme, hub, config)
         return ReadThrough(self.cache, upstream, notify=notify)
+
+    def hub(self, notify: Callable[[str], None]) -> Source:
+        """Wire the Hub's mirrors alone, without the cache in front of them."""
+        config = SourceConfig(self.net, self.endpoints(), self.cache, NoProgress(), notify, self.settings.offline)
+        return self._failover("hf", "huggingface", config)
 
     def mirrors_of(self, hub: str) -> list[Mirror]:
         """List a hub's mirrors in the order in which they are asked; HF_ENDPOINT and SPARSEZOO_API_URL come first.

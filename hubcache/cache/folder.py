@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from hubcache.core.artifact import Conversion, Entry, Manifest, RepoId, RepoPath, is_commit, parse_path
 from hubcache.core.digests import Blob, Digest
+from hubcache.core.gitobj import ContentDigests
 from hubcache.core.layout import decode_tree, repo_folder
 from hubcache.errors import BadReference, CacheError, IntegrityError
 from hubcache.localfile import digest_file
@@ -114,9 +115,9 @@ class RepoFolder:
         except (OSError, IntegrityError):
             return None
 
-    def found(self, commit: str) -> Manifest:
+    def found(self, commit: str, digests: Callable[[Path], ContentDigests] = digest_file) -> Manifest:
         """Read what a snapshot holds, for commits without a listing; real files are hashed."""
-        return Manifest({path: _found_entry(file) for path, file in self.snapshot_files(commit)})
+        return Manifest({path: _found_entry(path, file, digests) for path, file in self.snapshot_files(commit)})
 
     def snapshot_files(self, commit: str) -> Iterator[tuple[RepoPath, Path]]:
         """List the snapshot's files, links included."""
@@ -161,14 +162,14 @@ class RepoFolder:
         return sorted((self.path / "blobs").glob("*.incomplete"))
 
 
-def _found_entry(file: Path) -> Entry:
+def _found_entry(path: RepoPath, file: Path, digests: Callable[[Path], ContentDigests]) -> Entry:
     if file.is_symlink():
         try:
             return Entry(Blob(Digest.parse(os.path.basename(os.readlink(file))), _size_of(file) or 0))
         except BadReference:
             pass
     try:
-        return digest_file(file).entry(file.name)
+        return digests(file).entry(path)
     except OSError as error:
         raise IntegrityError(f"{file} cannot be read: {error.strerror}") from error
 

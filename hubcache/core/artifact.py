@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal, NewType, get_args
+from typing import Any, Literal, NewType, get_args
 
 from hubcache.core.digests import Blob
 from hubcache.errors import BadReference, EntryNotFound
@@ -167,7 +167,8 @@ class Artifact:
     no git repos (an ETag, a listing's digest); None where the commit itself says it. `origin` is where
     the listing came from, `refs` further names of the commit, `published_as` the hub's own name where the
     repo is kept under another; `is_whole` says that the manifest has every file of the commit, `is_public`
-    that anybody may have them. `conversion` tells of what another commit's files were turned into these.
+    that anybody may have them. `conversion` tells of what another commit's files were turned into these;
+    `told` is what the hub told of the repo beyond its files, as core/cards.py selects it, None where it was not asked.
     """
 
     repo: RepoId
@@ -180,6 +181,7 @@ class Artifact:
     is_whole: bool = True
     is_public: bool = True
     conversion: Conversion | None = None
+    told: Mapping[str, Any] | None = field(default=None, compare=False)
 
     def entry(self, path: RepoPath) -> Entry:
         """Return the file's entry.

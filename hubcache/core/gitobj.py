@@ -26,6 +26,9 @@ LFS_SIZE = 10 * 1024 * 1024
 _SIGNATURE = "hubcache <hubcache@localhost> 0 +0000"
 _MESSAGE = "Content as published, in no git repository\n"
 
+# A pointer's bytes without the digits of its size.
+_POINTER_SIZE = 125
+
 _Tree: TypeAlias = dict[str, Union[str, "_Tree"]]
 
 
@@ -39,6 +42,11 @@ def is_lfs(path: str, size: int) -> bool:
 def lfs_pointer(blob: Blob) -> bytes:
     """Write the LFS pointer of a sha256 blob (git-lfs specification, version 1)."""
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{blob.digest.hex}\nsize {blob.size}\n".encode()
+
+
+def pointer_size(blob: Blob) -> int:
+    """Return the length of the LFS pointer in bytes, without writing it."""
+    return _POINTER_SIZE + len(str(blob.size))
 
 
 def entry_for(path: str, size: int, *, git_sha1: str, sha256: str) -> Entry:
@@ -68,9 +76,33 @@ def commit_of(manifest: Manifest) -> str:
     Raises:
         BadReference: one path is a file and another path's folder.
     """
-    tree = _tree_id(_nest(manifest.files))
+    tree = folder_oids(manifest)[""]
     body = f"tree {tree}\nauthor {_SIGNATURE}\ncommitter {_SIGNATURE}\n\n{_MESSAGE}"
     return _object_id("commit", body.encode())
+
+
+def git_oid(entry: Entry) -> str:
+    """Name a file as git's tree does: the pointer's git-sha1 where it is kept in LFS, the content's elsewhere."""
+    if entry.pointer or entry.blob.digest.algorithm == "git-sha1":
+        return entry.pointer or entry.blob.digest.hex
+    return _object_id("blob", lfs_pointer(entry.blob))
+
+
+def folder_oids(manifest: Manifest) -> Mapping[str, str]:
+    """Compute every folder's git tree, by its path; "" is the root. `git write-tree` agrees.
+
+    Raises:
+        BadReference: one path is a file and another path's folder.
+    """
+    # No recursion: a path may have more segments than Python has frames.
+    trees = [("", _nest(manifest.files))]
+    for path, tree in trees:
+        start = f"{path}/" if path else ""
+        trees.extend((start + name, child) for name, child in tree.items() if not isinstance(child, str))
+    oids: dict[int, str] = {}
+    for _, tree in reversed(trees):
+        oids[id(tree)] = _object_id("tree", _tree_body(tree, oids))
+    return {path: oids[id(tree)] for path, tree in trees}
 
 
 def _object_id(kind: str, body: bytes) -> str:
@@ -79,35 +111,32 @@ def _object_id(kind: str, body: bytes) -> str:
 
 def _nest(files: Mapping[RepoPath, Entry]) -> _Tree:
     root: _Tree = {}
+    folders = {"": root}
     for path, entry in files.items():
-        *folders, name = path.split("/")
-        node = root
-        for folder in folders:
-            child = node.setdefault(folder, {})
-            if isinstance(child, str):
-                raise BadReference(f"{path!r} needs a folder where a file is")
-            node = child
-        node[name] = entry.pointer or entry.blob.digest.hex
+        folder, _, name = path.rpartition("/")
+        if folder not in folders:
+            folders[folder] = _folder(root, folder)
+        folders[folder][name] = git_oid(entry)
     return root
 
 
-def _tree_id(root: _Tree) -> str:
-    # No recursion: a path may have more segments than Python has frames.
-    trees = [root]
-    for tree in trees:
-        trees.extend(child for child in tree.values() if not isinstance(child, str))
-    oids: dict[int, str] = {}
-    for tree in reversed(trees):
-        oids[id(tree)] = _object_id("tree", _tree_body(tree, oids))
-    return oids[id(root)]
+def _folder(root: _Tree, path: str) -> _Tree:
+    node = root
+    for name in path.split("/"):
+        child = node.setdefault(name, {})
+        if isinstance(child, str):
+            raise BadReference(f"{path!r} needs a folder where a file is")
+        node = child
+    return node
 
 
 def _tree_body(tree: _Tree, oids: Mapping[int, str]) -> bytes:
-    # Git sorts a folder as if its name ended with a slash.
-    order = sorted(tree, key=lambda name: (name + "/" if isinstance(tree[name], dict) else name).encode())
     rows = []
-    for name in order:
-        child = tree[name]
-        mode, oid = ("100644", child) if isinstance(child, str) else ("40000", oids[id(child)])
-        rows.append(f"{mode} {name}".encode() + b"\0" + bytes.fromhex(oid))
-    return b"".join(rows)
+    for name, child in tree.items():
+        text = name.encode()
+        # Git sorts a folder as if its name ended with a slash.
+        if isinstance(child, str):
+            rows.append((text, b"100644 %b\0%b" % (text, bytes.fromhex(child))))
+        else:
+            rows.append((text + b"/", b"40000 %b\0%b" % (text, bytes.fromhex(oids[id(child)]))))
+    return b"".join(row for _, row in sorted(rows))

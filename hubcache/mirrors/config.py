@@ -1,4 +1,4 @@
-"""mirrors.yaml as values: endpoints by hub, and the catalogue of short names; it asks no mirror anything.
+"""mirrors.yaml as values: endpoints by hub, short names, and rules for the server; it asks no mirror anything.
 
 Files are laid over each other in this order: the shipped one, the user's, the project's. A mirror replaces the
 one of its name, and a file's mirrors come, in their order, before those of the files that it is laid over.
@@ -9,14 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from hubcache.core.urls import shown, split_url, without_credentials
+from hubcache.core.rules import Rule, Rules
+from hubcache.core.urls import split_url, without_credentials
 from hubcache.errors import BadConfig, BadReference
+from hubcache.mirrors.servefile import read_rules
+from hubcache.mirrors.yamlfile import NULL, TEXT, YamlFile
 
 HUBS = ("huggingface", "modelscope", "sparsezoo", "http")
 TRUST = ("metadata", "bytes")
@@ -58,10 +60,11 @@ class Mirror:
 
 @dataclass(frozen=True, slots=True)
 class MirrorsConfig:
-    """The mirrors in the order in which they are asked, and the catalogue."""
+    """The mirrors in the order in which they are asked, the catalogue, and the rules of `hubcache serve`."""
 
     mirrors: tuple[Mirror, ...] = ()
     catalogue: Mapping[str, str] = field(default_factory=dict)
+    serve: Rules = field(default_factory=Rules)
 
     def of(self, hub: str) -> tuple[Mirror, ...]:
         """List the mirrors of one hub."""
@@ -82,12 +85,20 @@ def load(paths: Iterable[Path] = (), *, project: Path | None = None) -> MirrorsC
     """
     shipped = _File(shipped_path(), is_shipped=True).read()
     mirrors, catalogue = {mirror.name: mirror for mirror in shipped.mirrors}, dict(shipped.catalogue)
-    for file in [*map(_File, paths), *([_File(project, is_project=True)] if project is not None else [])]:
+    rules: tuple[Rule, ...] = ()
+    for file in _overlay([*paths], project):
         content = file.read()
         ours = {mirror.name: mirror for mirror in content.mirrors if not file.repeats(mirror, shipped.mirrors)}
         mirrors = ours | {name: mirror for name, mirror in mirrors.items() if name not in ours}
         catalogue |= content.catalogue
-    return MirrorsConfig(tuple(mirrors.values()), catalogue)
+        rules = content.serve.rules + rules
+    return MirrorsConfig(tuple(mirrors.values()), catalogue, Rules(rules))
+
+
+def _overlay(paths: list[Path], project: Path | None) -> list[_File]:
+    """List the files from the lowest to the highest; your own stays yours where you work in its folder."""
+    is_own = project is not None and project.resolve() in [path.resolve() for path in paths]
+    return [*map(_File, paths), *([_File(project, is_project=True)] if project is not None and not is_own else [])]
 
 
 def read_file(path: Path) -> MirrorsConfig:
@@ -118,11 +129,11 @@ def parse_typed(text: str) -> Mirror:
     return mirror
 
 
-class _File:
-    """One mirrors.yaml, read with the line of everything that may be wrong."""
+class _File(YamlFile):
+    """One mirrors.yaml."""
 
     def __init__(self, path: Path, *, is_project: bool = False, is_shipped: bool = False) -> None:
-        self._path = path
+        super().__init__(path)
         self._is_shipped = is_shipped
         self._is_project = is_project
 
@@ -135,34 +146,40 @@ class _File:
 
     def read(self) -> MirrorsConfig:
         try:
-            return self.parse(self._path.read_text(encoding="utf-8"))
+            return self.parse(self.path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise BadConfig(f"{self._path}: {error}") from error
+            raise BadConfig(f"{self.path}: {error}") from error
 
     def parse(self, text: str) -> MirrorsConfig:
-        try:
-            node = yaml.compose(text, Loader=_LOADER)
-        except yaml.YAMLError as error:
-            raise BadConfig(f"{self._path}: not YAML: {' '.join(str(error).split())}") from error
-        if node is None or node.tag == _NULL:
+        node = self.compose(text)
+        if node is None:
             return MirrorsConfig()
-        self._check_tags(node)
-        top = self._mapping(node, ("mirrors", "catalogue"), "the file")
-        said = {key: value for key, value in top.items() if value.tag != _NULL}
-        mirrors = self._list(said["mirrors"], "mirrors") if "mirrors" in said else []
-        catalogue = self._texts(said["catalogue"], "catalogue") if "catalogue" in said else {}
-        return MirrorsConfig(tuple(self._mirror(row) for row in mirrors), catalogue)
+        top = self.mapping(node, ("mirrors", "catalogue", "serve"), "the file")
+        said = {key: value for key, value in top.items() if value.tag != NULL}
+        mirrors = self.sequence(said["mirrors"], "mirrors") if "mirrors" in said else []
+        catalogue = self.texts(said["catalogue"], "catalogue") if "catalogue" in said else {}
+        serve = self._serve(said["serve"]) if "serve" in said else Rules()
+        return MirrorsConfig(tuple(self._mirror(row) for row in mirrors), catalogue, serve)
+
+    def _serve(self, node: yaml.Node) -> Rules:
+        if self._is_project or self._is_shipped:
+            raise self.wrong(
+                node,
+                "only your own mirrors.yaml says whom `serve` is for: whoever wrote another would open your mirror",
+                "write it in your own mirrors.yaml",
+            )
+        return read_rules(self, node)
 
     def _mirror(self, node: yaml.Node) -> Mirror:
-        fields = self._mapping(node, ("name", "url", "hub", *_FIELDS), "a mirror")
+        fields = self.mapping(node, ("name", "url", "hub", *_FIELDS), "a mirror")
         for key in ("name", "url", "hub"):
-            if key not in fields or fields[key].tag != _TEXT:
-                raise self._wrong(fields.get(key, node), f"a mirror has no {key}")
-        name = self._text(fields["name"], "name")
+            if key not in fields or fields[key].tag != TEXT:
+                raise self.wrong(fields.get(key, node), f"a mirror has no {key}")
+        name = self.text(fields["name"], "name")
         url = self._url(fields["url"], name)
-        hub = self._one_of(fields["hub"], HUBS, "hub")
+        hub = self.one_of(fields["hub"], HUBS, "hub")
         if self._is_project and "token" in fields:
-            raise self._wrong(
+            raise self.wrong(
                 fields["token"],
                 f"{name}: a project's file names no token: whoever wrote it would choose where yours goes",
                 "name it in your own mirrors.yaml",
@@ -170,117 +187,63 @@ class _File:
         rest = {key: reader(self, fields[key], key) for key, reader in _FIELDS.items() if key in fields}
         return Mirror(name, url, hub, **rest, is_shipped=self._is_shipped)
 
-    def _mapping(self, node: yaml.Node, keys: tuple[str, ...], what: str) -> dict[str, yaml.Node]:
-        if not isinstance(node, yaml.MappingNode):
-            raise self._wrong(node, f"{what} is no mapping of {', '.join(keys)}")
-        found: dict[str, yaml.Node] = {}
-        for key_node, value in node.value:
-            key = str(key_node.value)
-            if key not in keys:
-                near = get_close_matches(key, keys, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(keys)}"
-                raise self._wrong(key_node, f"{what} has the unknown key {key!r}", hint)
-            if key in found:
-                raise self._wrong(key_node, f"{what} has {key!r} twice")
-            found[key] = value
-        return found
-
-    def _list(self, node: yaml.Node, what: str) -> list[yaml.Node]:
-        if not isinstance(node, yaml.SequenceNode):
-            raise self._wrong(node, f"{what} is no list")
-        return list(node.value)
-
-    def _text(self, node: yaml.Node, what: str) -> str:
-        if not isinstance(node, yaml.ScalarNode) or not node.value:
-            raise self._wrong(node, f"{what} is no text")
-        return str(node.value)
-
     def _url(self, node: yaml.Node, name: str) -> str:
-        url = self._text(node, "url")
+        url = self.text(node, "url")
         if without_credentials(url) != url:
-            raise self._wrong(node, f"{name}: credentials do not belong in a URL", "name a token's variable instead")
+            raise self.wrong(node, f"{name}: credentials do not belong in a URL", "name a token's variable instead")
         try:
             return split_url(url).address.rstrip("/")
         except BadReference as error:
-            raise self._wrong(node, f"{name}: not an http or https URL: {error.message}") from error
-
-    def _check_tags(self, node: yaml.Node) -> None:
-        """Refuse YAML's own types (`!!python/…`): nothing here needs one."""
-        if not node.tag.startswith("tag:yaml.org,2002:") or node.tag.startswith("tag:yaml.org,2002:python/"):
-            raise self._wrong(node, f"not YAML that is read here: {shown(node.tag)!r}")
-        children = [each for pair in node.value for each in pair] if isinstance(node, yaml.MappingNode) else node.value
-        for child in children if isinstance(node, yaml.CollectionNode) else ():
-            self._check_tags(child)
-
-    def _texts(self, node: yaml.Node, what: str) -> dict[str, str]:
-        if not isinstance(node, yaml.MappingNode) or any(value.tag != _TEXT for _, value in node.value):
-            raise self._wrong(node, f"{what} is no mapping of texts")
-        return {self._text(key, what): self._text(value, what) for key, value in node.value}
-
-    def _one_of(self, node: yaml.Node, choices: tuple[str, ...], what: str) -> str:
-        text = self._text(node, what)
-        if text not in choices:
-            near = get_close_matches(text, choices, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(choices)}"
-            raise self._wrong(node, f"no such {what}: {text!r}", hint)
-        return text
+            raise self.wrong(node, f"{name}: not an http or https URL: {error.message}") from error
 
     def _trust(self, node: yaml.Node, what: str) -> tuple[str, ...]:
-        return tuple(self._one_of(each, TRUST, what) for each in self._list(node, what))
-
-    def _names(self, node: yaml.Node, what: str) -> tuple[str, ...]:
-        return tuple(self._text(each, what) for each in self._list(node, what))
+        return tuple(self.one_of(each, TRUST, what) for each in self.sequence(node, what))
 
     def _connections(self, node: yaml.Node, what: str) -> int:
-        text = self._text(node, what)
+        text = self.text(node, what)
         if not text.isdigit() or not 1 <= int(text) <= 64:
-            raise self._wrong(node, f"{what} is no number from 1 to 64: {text!r}")
+            raise self.wrong(node, f"{what} is no number from 1 to 64: {text!r}")
         return int(text)
 
     def _rate(self, node: yaml.Node, what: str) -> float:
         """Read MB/s as bytes per second."""
-        text = self._text(node, what)
+        text = self.text(node, what)
         try:
             rate = float(text) * 1e6
         except ValueError:
             rate = 0.0
         if not 0 < rate < float("inf"):
-            raise self._wrong(node, f"{what} is no number of MB/s: {text!r}")
+            raise self.wrong(node, f"{what} is no number of MB/s: {text!r}")
         return rate
 
     def _token(self, node: yaml.Node, what: str) -> str:
-        text = self._text(node, what)
+        text = self.text(node, what)
         if not text.startswith("file:") and not _VARIABLE.fullmatch(text):
             # Not repeated: it may be the token itself.
-            raise self._wrong(node, f"{what} is the NAME of an environment variable, or file:PATH")
+            raise self.wrong(node, f"{what} is the NAME of an environment variable, or file:PATH")
         return text
 
     def _file(self, node: yaml.Node, what: str) -> Path:
-        path = self._path.parent / Path(self._text(node, what)).expanduser()
+        path = self.path.parent / Path(self.text(node, what)).expanduser()
         if not path.is_file():
-            raise self._wrong(node, f"{what}: there is no file {path}")
+            raise self.wrong(node, f"{what}: there is no file {path}")
         return path
-
-    def _wrong(self, node: yaml.Node, message: str, hint: str = "") -> BadConfig:
-        return BadConfig(f"{self._path}, line {node.start_mark.line + 1}: {message}", hint=hint)
 
 
 class _Typed(_File):
     """Values from a command line: they stand on no line of a file."""
 
-    def _wrong(self, node: yaml.Node, message: str, hint: str = "") -> BadConfig:
+    def wrong(self, node: yaml.Node, message: str, hint: str = "") -> BadConfig:
         return BadConfig(message, hint=hint)
 
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*", re.ASCII)
-_TEXT, _NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FIELDS: dict[str, Callable[[_File, yaml.Node, str], Any]] = {
     "trust": _File._trust,
     "token": _File._token,
     "connections": _File._connections,
     "rate": _File._rate,
-    "namespaces": _File._names,
+    "namespaces": _File.names,
     "ca": _File._file,
-    "headers": _File._texts,
+    "headers": _File.texts,
 }

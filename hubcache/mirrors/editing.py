@@ -100,7 +100,7 @@ class MirrorsText:
         before = self.content
         try:
             edited = MirrorsText(self.path, edit())
-            if edited.content == MirrorsConfig(tuple(mirrors), before.catalogue):
+            if edited.content == replace(before, mirrors=tuple(mirrors)):
                 return edited
         except (_NotSafe, BadConfig, yaml.YAMLError):
             pass

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urljoin
 
 from hubcache.core import wire
 from hubcache.core.artifact import Artifact, Entry, Manifest, RepoId, RepoPath, Revision, is_commit, parse_commit
+from hubcache.core.cards import select_told
 from hubcache.core.origins import Origin, redact
 from hubcache.core.ports import Content, Memory
 from hubcache.core.reference import Reference
@@ -20,11 +22,12 @@ MAX_PAGES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """What the hub says of a revision: its commit, the repo's present name, and whether anybody may have it."""
+    """What the hub says of a revision: its commit, the repo's present name, who may have it, and the rest."""
 
     repo: RepoId
     commit: str
     is_public: bool
+    about: Mapping[str, Any] | None = None
 
 
 class HubSource:
@@ -56,6 +59,7 @@ class HubSource:
             origin=self._endpoint,
             published_as=told.repo,
             is_public=told.is_public,
+            told=told.about,
         )
 
     def listing(self, repo: RepoId, commit: str) -> Manifest:
@@ -110,13 +114,13 @@ class HubSource:
         """Hold nothing: the connections are the Net's."""
 
     def _ask(self, repo: RepoId, revision: str) -> _Told:
-        """Ask which commit a revision is, under which name, and for whom."""
+        """Ask which commit a revision is, under which name, for whom, and what else is told of it."""
         url = self._endpoint + wire.revision_path(repo, revision)
         answer, _ = self._net.fetch_json(url, check=self._check(f"{repo}@{revision}"))
         try:
             name = RepoId.parse(answer.get("id") or repo.name, kind=repo.kind)
             is_public = not (answer.get("private") or answer.get("gated"))
-            return _Told(name, parse_commit(answer["sha"]), is_public)
+            return _Told(name, parse_commit(answer["sha"]), is_public, select_told(answer))
         except (KeyError, TypeError, AttributeError, BadReference) as error:
             raise SourceUnavailable(f"{redact(url)} answered no commit: is it a Hub's address?") from error
 

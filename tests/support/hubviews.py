@@ -47,8 +47,11 @@ def paths_info(commit: Commit, request: Request) -> list[Row]:
     return entries(commit, form.get("paths", []), flag(form, "expand"))
 
 
-def repo_info(repo: HubRepo, commit: Commit, query: Query) -> Row:
-    """Return the repo's record; `expand` names the only fields wanted, `blobs` adds sizes and digests."""
+def repo_info(repo: HubRepo, commit: Commit, query: Query, about: Row) -> Row:
+    """Return the repo's record; `expand` names the only fields wanted, `blobs` adds sizes and digests.
+
+    `about` is laid over it, whatever it says.
+    """
     siblings = [_sibling(path, file, flag(query, "blobs")) for path, file in sorted(commit.files.items())]
     info: Row = {"_id": git_id("blob", repo.name.encode())[:24], "id": repo.name}
     fields: Row = {
@@ -67,6 +70,7 @@ def repo_info(repo: HubRepo, commit: Commit, query: Query) -> Row:
     }
     if repo.kind != "model":
         del fields["modelId"]
+    fields |= about
     wanted = query.get("expand", []) + query.get("expand[]", [])
     return info | {key: value for key, value in fields.items() if not wanted or key in wanted}
 

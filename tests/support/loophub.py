@@ -11,6 +11,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, quote, urlencode
 
 from tests.support import hubviews
@@ -54,6 +55,7 @@ class LoopHub(LoopServer):
         self.revoked: set[str] = set()
         self.cdn_base: str | None = None
         self._repos: dict[tuple[str, str], HubRepo] = {}
+        self._about: dict[tuple[str, str], dict[str, Any]] = {}
         self._renamed: dict[tuple[str, str], str] = {}
 
     @property
@@ -76,9 +78,14 @@ class LoopHub(LoopServer):
         private: bool = False,
         gated: bool | str = False,
         token: str | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> str:
-        """Create a repo with one commit and return the commit; `token` is the one that may read it."""
+        """Create a repo with one commit and return the commit; `token` is the one that may read it.
+
+        `about` is laid over the repo's record (tags, pipeline_tag, cardData, …), whatever it says.
+        """
         repo = HubRepo(kind, name, private, gated, {token} if token else set())
+        self._about[kind, name] = dict(about or {})
         self._repos[kind, name] = repo
         return repo.add_commit(revision, files, replace=True)
 
@@ -99,11 +106,16 @@ class LoopHub(LoopServer):
         repo = self._repos[kind, name]
         repo.refs[repo.full_ref(ref)] = commit
 
+    def tell(self, name: str, *, kind: str = "model", **about: Any) -> None:
+        """Change what the repo's record says beyond its files."""
+        self._about[kind, name] |= about
+
     def rename(self, old: str, new: str, *, kind: str = "model") -> None:
         """Move a repo; the old name answers a relative 307 from now on."""
         repo = self._repos.pop((kind, old))
         repo.name = new
         self._repos[kind, new] = repo
+        self._about[kind, new] = self._about.pop((kind, old))
         self._renamed[kind, old] = new
 
     def files(self, name: str, revision: str = "main", *, kind: str = "model") -> dict[str, HubFile]:
@@ -180,9 +192,9 @@ class LoopHub(LoopServer):
         repo, rest = self._repo(request, kind, segments)
         match rest:
             case []:
-                return json_reply(hubviews.repo_info(repo, self._commit(repo, "main"), request.query))
+                return self._info(request, repo, self._commit(repo, "main"))
             case ["revision", *revision]:
-                return json_reply(hubviews.repo_info(repo, self._commit(repo, "/".join(revision)), request.query))
+                return self._info(request, repo, self._commit(repo, "/".join(revision)))
             case ["refs"]:
                 return json_reply(hubviews.refs(repo, "include_prs" in request.query))
             case ["tree", *where]:
@@ -191,6 +203,9 @@ class LoopHub(LoopServer):
                 commit = self._commit(repo, "/".join(revision))
                 return json_reply(hubviews.paths_info(commit, request))
         raise refusal(404, "no such route")
+
+    def _info(self, request: Request, repo: HubRepo, commit: Commit) -> Reply:
+        return json_reply(hubviews.repo_info(repo, commit, request.query, self._about[repo.kind, repo.name]))
 
     def _tree(self, request: Request, repo: HubRepo, where: list[str]) -> Reply:
         revision, folder = repo.split_revision(where)

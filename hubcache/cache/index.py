@@ -1,0 +1,121 @@
+"""What has been computed of the cache's files, remembered in SQLite beside it: fast, never the truth.
+
+A file is known by its path, size, time of change and inode: one that was touched is hashed again.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from hubcache.core.gitobj import ContentDigests
+from hubcache.localfile import digest_file
+
+VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS hashes (
+    path TEXT PRIMARY KEY, size INTEGER NOT NULL, changed INTEGER NOT NULL, inode INTEGER NOT NULL,
+    git_sha1 TEXT, sha256 TEXT, at INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """What tells whether a file is the one that was hashed: bytes, time of change in ns, inode."""
+
+    size: int
+    changed: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileState:
+        """Take it from a stat."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+class Index:
+    """The index at `path`, or one in memory where the path is None or cannot be used; safe between threads."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._lock = threading.Lock()
+        self._connection = _open(path)
+
+    def hex_of(self, path: Path, algorithm: str, state: FileState) -> str | None:
+        """Recall the digest of a file in this state; None where it was never computed."""
+        row = self._row(path)
+        if row is None or row[:3] != (state.size, state.changed, state.inode):
+            return None
+        return str(found) if (found := row[3 if algorithm == "git-sha1" else 4]) else None
+
+    def remember(self, path: Path, state: FileState, *, git_sha1: str = "", sha256: str = "") -> None:
+        """Note the digests of a file in this state."""
+        row = (str(path), state.size, state.changed, state.inode, git_sha1, sha256, int(time.time()))
+        with self._lock, suppress(sqlite3.Error):  # a fact lost is computed again
+            self._connection.execute("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+    def digests(self, path: Path, compute: Callable[[Path], ContentDigests] = digest_file) -> ContentDigests:
+        """Return both digests of a file, computed once for each state it is in.
+
+        Raises:
+            IntegrityError: it changed while it was read.
+            OSError: it cannot be read.
+        """
+        state = FileState.of(os.stat(path))
+        row = self._row(path)
+        if row is not None and row[:3] == (state.size, state.changed, state.inode) and row[3] and row[4]:
+            return ContentDigests(state.size, str(row[3]), str(row[4]))
+        found = compute(path)
+        if FileState.of(os.stat(path)) == state:
+            self.remember(path, state, git_sha1=found.git_sha1, sha256=found.sha256)
+        return found
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+    def _row(self, path: Path) -> tuple[object, ...] | None:
+        question = "SELECT size, changed, inode, git_sha1, sha256 FROM hashes WHERE path = ?"
+        with self._lock:
+            try:
+                row: tuple[object, ...] | None = self._connection.execute(question, (str(path),)).fetchone()
+            except sqlite3.Error:
+                return None
+        return row
+
+
+def _open(path: Path | None) -> sqlite3.Connection:
+    """Open the index, made anew where it is damaged or of another version; in memory where there is no writing."""
+    if path is not None:
+        for attempt in range(2):
+            with suppress(sqlite3.Error, OSError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                return _connect(str(path))
+            if attempt == 0:
+                with suppress(OSError):
+                    path.unlink()
+    return _connect(":memory:")
+
+
+def _connect(name: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(name, timeout=5.0, isolation_level=None, check_same_thread=False)
+    try:
+        with closing(connection.cursor()) as cursor:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            cursor.execute("PRAGMA synchronous=NORMAL")
+            found = cursor.execute("PRAGMA user_version").fetchone()[0]
+            if found not in {0, VERSION}:
+                raise sqlite3.DatabaseError(f"an index of version {found}")
+            cursor.executescript(_SCHEMA)
+            cursor.execute(f"PRAGMA user_version={VERSION}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection

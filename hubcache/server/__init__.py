@@ -1,0 +1,1 @@
+"""The cache as a Hub: HTTP in, the answers of a graph of sources out; nothing here asks a network by itself."""

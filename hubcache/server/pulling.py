@@ -1,0 +1,220 @@
+"""The cache in front of upstream: branches are asked for there, bytes come from there once, and stay."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as Late
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hubcache.cache.store import Cache
+from hubcache.core.about import About
+from hubcache.core.artifact import Artifact, RepoId, RepoPath, is_commit
+from hubcache.core.cards import Held, about_of
+from hubcache.core.digests import Digest
+from hubcache.core.ports import Source
+from hubcache.core.reference import Reference
+from hubcache.errors import CacheError, NotFound, SourceUnavailable
+from hubcache.server.fills import Fills
+from hubcache.server.flow import Flow
+from hubcache.server.hubs import CachedHub, Log
+from hubcache.server.passing import Passage
+from hubcache.server.pins import Pin, PinShelf
+
+PATIENCE = 3.0
+"""Seconds to wait for upstream's word on a branch where the cache has an older one."""
+LONGEST = 45.0
+"""Seconds to wait for it where there is nothing else to say."""
+REST = 10.0
+"""Seconds for which upstream is not asked again after it gave no answer, where the cache has one."""
+MOST_BELIEVED = 20_000
+MOST_PASSED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Believed:
+    pin: Pin
+    until: float
+
+
+class PullThroughHub:
+    """Answers from the cache what is known, and from upstream what is not, keeping it."""
+
+    def __init__(self, cached: CachedHub, shelf: PinShelf, cache: Cache, fills: Fills, upstream: Upstream) -> None:
+        self._cached = cached
+        self._shelf = shelf
+        self._cache = cache
+        self._fills = fills
+        self._upstream = upstream
+        self._believed: dict[tuple[RepoId, str], _Believed] = {}
+
+    def glance(self, repo: RepoId, revision: str, /) -> Pin | None:
+        """Return a branch that was asked for a moment ago, or a commit that is known whole: it costs no request."""
+        believed = self._believed.get((repo, revision))
+        if believed is not None and time.monotonic() < believed.until:
+            return believed.pin
+        pin = self._shelf.glance(repo, revision) if is_commit(revision) else None
+        return pin if pin is not None and pin.artifact.is_whole else None
+
+    def pin(self, repo: RepoId, revision: str, /) -> Pin:
+        """Ask upstream, and the cache where there is no answer (an answer "no" is an answer)."""
+        older = self._read(repo, revision)
+        if older is not None and older.artifact.is_whole and is_commit(revision):
+            return older
+        try:
+            artifact = self._upstream.ask(repo, revision, has_older=older is not None)
+        except SourceUnavailable:
+            if older is None:
+                raise
+            pin = older.staled(self._upstream.out_since or time.time())
+            return self._believe(repo, revision, pin, REST)
+        return self._believe(repo, revision, self._keep(artifact), self._upstream.fresh(repo))
+
+    def open(self, pin: Pin, path: RepoPath, /) -> Flow | Passage:
+        """Open a file here, else let it come."""
+        flow = self._cached.find(pin, path)
+        if flow is not None and flow.failure is not None and flow.path is not None:
+            self._set_aside(pin, flow.path)
+            flow = None
+        if flow is not None:
+            return flow
+        try:
+            self._cache.require_space(pin.artifact.entry(path).blob.size)
+        except CacheError as error:
+            return Passage(self._upstream.source, pin.artifact, path, reason=error.message)
+        return self._fills.open(pin.artifact, path)
+
+    def is_suspect(self, pin: Pin, path: RepoPath, /) -> bool:
+        """Tell whether wrong bytes of this file were sent within the last hour."""
+        return self._fills.is_suspect(pin.artifact.entry(path).blob.digest)
+
+    def _read(self, repo: RepoId, revision: str) -> Pin | None:
+        with suppress(NotFound):
+            return self._shelf.pin(repo, revision)
+        return None
+
+    def _keep(self, artifact: Artifact) -> Pin:
+        """Write down what upstream told; where that cannot be done, it is still an answer."""
+        name = (artifact.published_as or artifact.repo).name
+        is_news = self._cache.folder(artifact.repo).provenance(artifact.revision.commit).get("about") != artifact.told
+        with suppress(CacheError):
+            self._cache.commit(artifact, Reference("hf", name, artifact.repo, artifact.revision.asked), paths=[])
+            if is_news:
+                self._shelf.forget(artifact.repo)
+            pin = self._shelf.pin(artifact.repo, artifact.revision.asked)
+            if pin.commit == artifact.revision.commit:
+                return replace(pin, artifact=artifact)
+        return Pin(artifact, about_told(artifact))
+
+    def _believe(self, repo: RepoId, revision: str, pin: Pin, seconds: float) -> Pin:
+        if len(self._believed) >= MOST_BELIEVED:
+            self._believed.clear()
+        self._believed[repo, revision] = _Believed(pin, time.monotonic() + seconds)
+        return pin
+
+    def _set_aside(self, pin: Pin, file: Path) -> None:
+        """Move a damaged file out of the way, so that a sound one can take its place."""
+        if file.parent.name != "blobs":
+            return
+        folder = self._cache.folder(pin.repo).path / "quarantine"
+        with suppress(OSError):
+            folder.mkdir(exist_ok=True)
+            os.replace(file, folder / f"{file.name}.{secrets.token_hex(4)}")
+        self._fills.suspect(Digest.parse(file.name))
+
+
+class PassThroughHub:
+    """Upstream's answers, handed on: metadata is believed as long as a branch's, and no file is kept."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._believed: dict[tuple[RepoId, str], _Believed] = {}
+
+    def glance(self, repo: RepoId, revision: str, /) -> Pin | None:
+        """Return what was asked for a moment ago."""
+        believed = self._believed.get((repo, revision))
+        return believed.pin if believed is not None and time.monotonic() < believed.until else None
+
+    def pin(self, repo: RepoId, revision: str, /) -> Pin:
+        """Ask upstream."""
+        artifact = self._upstream.ask(repo, revision, has_older=False)
+        pin = Pin(artifact, about_told(artifact))
+        if len(self._believed) >= MOST_PASSED:
+            self._believed.clear()
+        self._believed[repo, revision] = _Believed(pin, time.monotonic() + self._upstream.fresh(repo))
+        return pin
+
+    def open(self, pin: Pin, path: RepoPath, /) -> Flow | Passage:
+        """Let a file pass."""
+        return Passage(self._upstream.source, pin.artifact, path)
+
+    def is_suspect(self, pin: Pin, path: RepoPath, /) -> bool:
+        """Nothing is known of what passed."""
+        return False
+
+
+class Upstream:
+    """Upstream's metadata, asked with a limit to the patience, and left in peace for a while when it is out."""
+
+    def __init__(self, source: Source, *, fresh: Callable[[RepoId], float], log: Log) -> None:
+        self.source = source
+        self.fresh = fresh
+        self.out_since: float | None = None
+        self._rests_until = 0.0
+        self._reason = ""
+        self._log = log
+
+    def ask(self, repo: RepoId, revision: str, *, has_older: bool) -> Artifact:
+        """Pin a revision upstream.
+
+        Raises:
+            NotFound, AccessDenied: upstream's answer.
+            SourceUnavailable: none came in time.
+        """
+        if has_older and time.monotonic() < self._rests_until:
+            raise SourceUnavailable(self._reason)
+        reference = Reference("hf", repo.name, repo, revision)
+        try:
+            artifact = _within(lambda: self.source.resolve(reference), PATIENCE if has_older else LONGEST)
+        except SourceUnavailable as error:
+            self._rest(error)
+            raise
+        except Late as late:
+            silence = SourceUnavailable(f"{repo}: upstream gave no answer in time")
+            self._rest(silence)
+            raise silence from late
+        if self.out_since is not None:
+            self._log(f"upstream answers again, after {time.time() - self.out_since:.0f} s")
+        self.out_since, self._rests_until = None, 0.0
+        return artifact
+
+    def _rest(self, error: SourceUnavailable) -> None:
+        if self.out_since is None:
+            self.out_since = time.time()
+            self._log(f"upstream is out: {error.message}")
+        self._rests_until, self._reason = time.monotonic() + REST, error.message
+
+
+def about_told(artifact: Artifact) -> About:
+    """Make a record of what upstream told, and nothing else."""
+    return about_of(artifact.repo.kind, "hf", artifact.told or {}, {}, Held(paths=artifact.manifest.files))
+
+
+def _within(job: Callable[[], Artifact], seconds: float) -> Artifact:
+    """Do a job in a thread of its own, which goes on where it takes longer."""
+    future: Future[Artifact] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(job())
+        except BaseException as error:  # noqa: BLE001  # raised by who waits
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future.result(timeout=seconds)

@@ -1,0 +1,114 @@
+"""The server as a process: the graph built, a port bound, signals heard, an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aiohttp import web
+
+from hubcache.cache.index import Index
+from hubcache.cache.store import Cache
+from hubcache.core.ports import Source
+from hubcache.core.rules import Rules
+from hubcache.errors import UsageError
+from hubcache.server.answering import Api
+from hubcache.server.app import Front, FrontSettings
+from hubcache.server.checking import Checker
+from hubcache.server.fills import Fills
+from hubcache.server.hubs import CachedHub, Hub, Log, RuledHub
+from hubcache.server.pins import PinShelf
+from hubcache.server.pulling import PassThroughHub, PullThroughHub, Upstream
+
+REQUEST_LINE = 16 << 10
+"""Bytes of a request line, or of one header field."""
+IDLE = 75.0
+"""Seconds for which an idle connection is kept."""
+BACKLOG = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What is served: the cache, what is remembered of it, the rules, and upstream, None where there is none."""
+
+    cache: Cache
+    index: Index
+    rules: Rules = field(default_factory=Rules)
+    upstream: Source | None = None
+
+
+class App:
+    """The parts of one server, wired; `handle` answers a request, `close` lets go of upstream."""
+
+    def __init__(self, served: Served, settings: FrontSettings, log: Log) -> None:
+        shelf = PinShelf(served.cache, served.index)
+        cached = CachedHub(served.cache, shelf, Checker(served.index, log=log))
+        hubs: dict[str, Hub] = dict.fromkeys(("store", "pass", "never"), cached)
+        self._fills: Fills | None = None
+        if served.upstream is not None:
+            self._fills = Fills(served.cache, served.upstream, log=log)
+            upstream = Upstream(served.upstream, fresh=lambda repo: served.rules.of(repo).fresh, log=log)
+            hubs["store"] = PullThroughHub(cached, shelf, served.cache, self._fills, upstream)
+            hubs["pass"] = PassThroughHub(upstream)
+        hub = RuledHub(served.rules, hubs, shelf)
+        self._served = served
+        self.handle = Front(Api(hub, shelf, origins=settings.origins), settings, log).handle
+
+    def close(self) -> None:
+        """Stop what is under way; it is resumed by the next process."""
+        if self._fills is not None:
+            self._fills.close()
+        if self._served.upstream is not None:
+            self._served.upstream.close()
+        self._served.index.close()
+
+
+def open_index(state: Path | None) -> Index:
+    """Open what is remembered of the cache's files, in this machine's state folder."""
+    return Index(state / "index.sqlite3" if state is not None else None)
+
+
+def build_app(served: Served, settings: FrontSettings, log: Log) -> App:
+    """Wire a server; the event loop need not run yet."""
+    return App(served, settings, log)
+
+
+def serve(app: App, host: str, port: int, *, announce: Callable[[str], None]) -> None:
+    """Answer at `host` and `port` (0: any that is free) until SIGINT or SIGTERM; `announce` is told the endpoint.
+
+    Raises:
+        UsageError: the address cannot be had.
+    """
+    try:
+        asyncio.run(_serve(app, host, port, announce))
+    finally:
+        app.close()
+
+
+async def _serve(app: App, host: str, port: int, announce: Callable[[str], None]) -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(each, ended.set)
+    server = web.Server(
+        app.handle, access_log=None, keepalive_timeout=IDLE, max_line_size=REQUEST_LINE, max_field_size=REQUEST_LINE
+    )
+    runner = web.ServerRunner(server)
+    await runner.setup()
+    site = web.TCPSite(runner, host, port, backlog=BACKLOG, shutdown_timeout=1.0)
+    try:
+        await site.start()
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen at {host}:{port}: {error.strerror}", hint="choose another with --host and --port"
+        ) from error
+    bound = runner.addresses[0]
+    name = f"[{bound[0]}]" if ":" in str(bound[0]) else bound[0]
+    announce(f"http://{name}:{bound[1]}")
+    try:
+        await ended.wait()
+    finally:
+        await runner.cleanup()
