@@ -28,6 +28,7 @@ from hubcache.core.wire import parse_tree
 from hubcache.errors import BadReference, EntryNotFound
 from tests.support.httpd import Origin, Reply, Request
 
+REPO = RepoId("hf", "model", "org/tiny")
 COMMIT = "3adcfc60" * 5
 FILES = {
     "README.md": b"# tiny\n",
@@ -59,7 +60,7 @@ def entry_of(path: str, content: bytes) -> Entry:
     return entry_for(path, len(content), git_sha1=sha1, sha256=sha256)
 
 
-def artifact_of(files: dict[str, bytes] = FILES, repo: RepoId = RepoId("hf", "model", "org/tiny")) -> Artifact:
+def artifact_of(files: dict[str, bytes] = FILES, repo: RepoId = REPO) -> Artifact:
     manifest = Manifest({RepoPath(path): entry_of(path, content) for path, content in files.items()})
     return Artifact(repo, Revision("main", COMMIT), manifest)
 

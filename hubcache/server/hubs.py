@@ -114,7 +114,8 @@ class RuledHub:
         """Find a revision, if it may be told."""
         hub = self._hub(repo, wait=True)
         assert hub is not None
-        return self._visible(hub.pin(repo, revision))
+        # What `glance` could not say was, perhaps, only whose the repo is: upstream need not be asked again for that.
+        return self._visible(hub.glance(repo, revision) or hub.pin(repo, revision))
 
     def open(self, pin: Pin, path: RepoPath, /) -> Flow | Passage:
         """Open a file; `admit` has been asked before."""
