@@ -159,8 +159,8 @@ def test_transformers_js_answers_as_the_files_upstream_say_and_again_from_its_ca
     world: World, node: Node, tmp_path: Path
 ) -> None:
     upstream = world.upstream.files(NODE_REPO)
-    online = node("transformers.mjs", world.endpoint, tmp_path, NODE_REPO, SENTENCE)
-    with recorded(TRANSFORMERS, world.mode, online["version"]):
+    with recorded(TRANSFORMERS, world.mode, node.version(TRANSFORMERS.client)):
+        online = node("transformers.mjs", world.endpoint, tmp_path, NODE_REPO, SENTENCE)
         assert (online["type"], (online["ids"], online["features"])) == ("bert", expected(upstream))
         kept = {path: sha256(body).hexdigest() for path, body in files_of(tmp_path / NODE_REPO).items()}
         assert {"tokenizer.json", "tokenizer_config.json", "config.json", "onnx/model.onnx"} == kept.keys()
@@ -171,8 +171,8 @@ def test_transformers_js_answers_as_the_files_upstream_say_and_again_from_its_ca
 def test_hub_js_lists_and_downloads_what_upstream_has(world: World, node: Node, tmp_path: Path) -> None:
     upstream = world.upstream.files(HUB_REPO)
     commit = world.commits[HUB_REPO]
-    seen = node("hub.mjs", world.endpoint, tmp_path, HUB_REPO)
-    with recorded(HUB, world.mode, seen["version"]):
+    with recorded(HUB, world.mode, node.version(HUB.client)):
+        seen = node("hub.mjs", world.endpoint, tmp_path, HUB_REPO)
         assert seen["listed"] == {path: file.size for path, file in upstream.items()}
         assert seen["downloaded"] == hashes(upstream)
         assert (seen["sha"], seen["lastCommit"]) == (commit, commit)

@@ -42,6 +42,7 @@ class Fill(Flow):
         super().__init__(size)
         self._partial: PartialFile | None = None
         self._on_wrong = on_wrong
+        self.is_placed = False
 
     def _there(self, at: int) -> int:
         if self._partial is None:
@@ -68,7 +69,7 @@ class Fill(Flow):
 
     def publish(self, path: Path) -> None:
         """Say that the file has its name; another process may have brought it."""
-        self.path, self.is_proven = path, True
+        self.path, self.is_proven, self.is_placed = path, True, True
         self.tell()
 
     def fail(self, failure: HubcacheError) -> None:

@@ -29,6 +29,7 @@ class Flow:
         path: where the bytes stand now, None before there are any.
         edition: raised when bytes that may have been sent turn out wrong; who has sent any must end there.
         is_proven: the digest is right.
+        is_placed: the path is final; before, the file may get another name at any moment.
         failure: why there will be no more.
     """
 
@@ -36,6 +37,7 @@ class Flow:
         self.size = size
         self.path = path
         self.is_proven = is_proven
+        self.is_placed = True
         self.edition = 0
         self.failure: HubcacheError | None = None
         self._loop = asyncio.get_running_loop()

@@ -157,7 +157,7 @@ async def _opened(request: web.BaseRequest, flow: Flow, at: int) -> FileIO:
             try:
                 file = open(path, "rb", buffering=0)  # noqa: SIM115  # microseconds, on a disk
             except FileNotFoundError:  # it gets its name just now, or was removed
-                if flow.is_proven and path == flow.path:
+                if flow.is_placed and path == flow.path:
                     raise SourceUnavailable(f"{path.name} was removed meanwhile") from None
             else:
                 if flow.edition == edition:

@@ -43,6 +43,10 @@ class Node:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "node_modules").symlink_to(self.packages)
 
+    def version(self, package: str) -> str:
+        """Return the version of an npm package that is installed."""
+        return str(json.loads((self.packages / package / "package.json").read_text())["version"])
+
     def __call__(self, script: str, *arguments: str | Path, timeout: float = 90) -> Any:
         """Run a script of tests/clients/js under a home of its own; return what it printed, as JSON.
 

@@ -1,7 +1,6 @@
 // Lists, reads and downloads a repo with @huggingface/hub and prints what it saw.
 // Arguments: the mirror's address, the cache folder, the repo.
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import { downloadFile, fileExists, listFiles, modelInfo, pathsInfo, snapshotDownload } from "@huggingface/hub";
 
 const [hubUrl, cacheDir, repo] = process.argv.slice(2);
@@ -19,10 +18,8 @@ for await (const file of listFiles({ hubUrl, repo, recursive: true })) {
 const info = await modelInfo({ hubUrl, name: repo, additionalFields: ["sha"] });
 const paths = await pathsInfo({ hubUrl, repo, paths: ["config.json"], expand: true });
 const snapshot = await snapshotDownload({ hubUrl, repo, cacheDir });
-const { version } = JSON.parse(await readFile("node_modules/@huggingface/hub/package.json", "utf8"));
 console.log(
   JSON.stringify({
-    version,
     listed,
     downloaded,
     sha: info.sha,

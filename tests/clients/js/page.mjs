@@ -18,7 +18,7 @@ async function transformers() {
   const features = Array.from((await extract(sentence, { pooling: "mean" })).data);
   env.allowLocalModels = true;
   env.allowRemoteModels = false;
-  return { version: env.version, ids, features, idsFromCache: await encode() };
+  return { ids, features, idsFromCache: await encode() };
 }
 
 async function hub() {
@@ -38,11 +38,10 @@ async function hub() {
 }
 
 async function report() {
-  const agent = navigator.userAgent;
   try {
-    return { agent, transformers: await transformers(), hub: await hub() };
+    return { transformers: await transformers(), hub: await hub() };
   } catch (error) {
-    return { agent, error: `${error.message}\n${error.stack}` };
+    return { error: `${error.message}\n${error.stack}` };
   }
 }
 

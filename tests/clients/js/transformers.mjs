@@ -19,7 +19,6 @@ const extract = await pipeline("feature-extraction", repo, { dtype: "fp32" });
 const features = await extract(sentence, { pooling: "mean" });
 console.log(
   JSON.stringify({
-    version: env.version,
     type: config.model_type,
     ids: Array.from(input_ids.data, Number),
     features: Array.from(features.data),
