@@ -46,7 +46,11 @@ _API_VERBS: Mapping[str, Action] = {
 }
 _FILE_VERBS: Mapping[str, Action] = {"resolve": "file", "raw": "file"}
 
-_ABSOLUTE = re.compile(r"(?i:https?)://[^/?]*")
+LONGEST_NAME = 240
+LONGEST_PATH = 3072
+"""Bytes of one part of a revision, and of a whole path, that a disk takes with what a cache puts around them."""
+
+_ABSOLUTE = re.compile(r"(?i:https?)://([^/?]*)")
 # No client sends these as they are; half a surrogate pair is how a server reads a byte that is not UTF-8.
 _UNFIT = re.compile(r"[\x00-\x20\x7f#\ud800-\udfff]")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -86,12 +90,18 @@ def parse_route(method: str, target: str) -> Route:
         NotFound: no such route.
         WrongMethod: a route, but not by this method.
     """
-    path, _, query = _origin_form(target).partition("?")
+    path, _, query = origin_form(target).partition("?")
     route = _find(_segments(path), _parse_query(query))
     allowed = ("GET", "HEAD", "POST") if route.action == "paths-info" else ("GET", "HEAD")
     if method not in allowed:
         raise WrongMethod(f"{method[:20]!r} is no method of {path[:200]}", allowed=allowed)
     return route
+
+
+def authority(target: str) -> str | None:
+    """Return the host that a request target names by itself; None where the Host header alone does."""
+    absolute = _ABSOLUTE.match(target)
+    return absolute[1] if absolute else None
 
 
 def split_revision(rest: Sequence[str], known: Collection[str]) -> tuple[str, str]:
@@ -105,6 +115,8 @@ def split_revision(rest: Sequence[str], known: Collection[str]) -> tuple[str, st
     """
     length = _revision_length(tuple(rest), known)
     path = "/".join(rest[length:])
+    if len(path.encode("utf-8", "replace")) > LONGEST_PATH:
+        raise BadReference(f"a path over {LONGEST_PATH} bytes: {path[:80]!r}")
     return whole_revision(rest[:length]), parse_path(path) if path else ""
 
 
@@ -117,6 +129,8 @@ def whole_revision(rest: Sequence[str]) -> str:
         BadReference: it is none.
     """
     text = "/".join(rest)
+    if any(len(part.encode("utf-8", "replace")) > LONGEST_NAME for part in text.split("/")):
+        raise BadReference(f"a revision's name over {LONGEST_NAME} bytes: {text[:80]!r}")
     plain = _BRANCH_OR_TAG.fullmatch(text)
     return parse_revision("main" if text == "HEAD" else plain[1] if plain else text)
 
@@ -137,8 +151,12 @@ def _known_length(rest: tuple[str, ...], known: Collection[str]) -> int:
     return max((len(parts) for parts in nested if rest[: len(parts)] == parts), default=1)
 
 
-def _origin_form(target: str) -> str:
-    """Return the target from its first slash on; a client that takes us for a proxy puts scheme and host before it."""
+def origin_form(target: str) -> str:
+    """Return the target from its first slash on; a client that takes us for a proxy puts scheme and host before it.
+
+    Raises:
+        BadReference: no target of a request for a path.
+    """
     if _UNFIT.search(target):
         raise BadReference(f"not a request target: {target[:200]!r}")
     if "%" in target and _BAD_ESCAPE.search(target):

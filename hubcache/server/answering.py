@@ -20,7 +20,7 @@ from hubcache.core.digests import digest_bytes
 from hubcache.core.gitobj import lfs_pointer
 from hubcache.core.httpranges import is_unchanged, parse_ranges, range_applies
 from hubcache.core.paging import link, page, parse_limit
-from hubcache.core.routes import Route, split_revision, whole_revision
+from hubcache.core.routes import Route, origin_form, split_revision, whole_revision
 from hubcache.errors import EntryNotFound
 from hubcache.server.cors import cors
 from hubcache.server.errors import refusal
@@ -31,11 +31,13 @@ from hubcache.server.workers import Workers
 
 ANSWERS_KEPT = 16 << 20
 LARGEST_KEPT = 4 << 20
-"""Bytes of encoded answers that are kept, together and each."""
+"""Bytes of encoded answers that are kept, together with what asked for them, and each."""
 LISTED = 2.0
 """Seconds for which the list of repos is believed."""
 CLIENT_LIMIT = 50_000_000_000
 """Bytes from which on huggingface_hub refuses to load over HTTP what a HEAD tells it the size of."""
+BODY = 20.0
+"""Seconds that a request's body may take."""
 WAITING = 64
 """Questions that may wait for a disk or for upstream at once."""
 
@@ -122,7 +124,7 @@ class Api:
         return answers.tree(pin.artifact, pin.about, folder=folder, recursive=recursive, expand=expand)
 
     async def _paths_info(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
-        paths, expand = answers.parse_paths(request.headers.get("Content-Type", ""), await request.read())
+        paths, expand = answers.parse_paths(request.headers.get("Content-Type", ""), await _body(request))
         pin = await self._pin(_repo(route), whole_revision(route.rest))
         return _json_response(
             answers.paths_info(pin.artifact, pin.about, paths, expand=expand), self._marks(request, pin)
@@ -187,14 +189,14 @@ class Api:
         self, request: web.BaseRequest, pin: Pin, path: RepoPath, headers: dict[str, str]
     ) -> web.StreamResponse:
         size = pin.artifact.entry(path).blob.size
+        if request.method == "HEAD":  # a range is asked by GET alone: RFC 9110, section 14.2
+            return _head(request, headers, size)
         asked = (
             request.headers.get("Range") if range_applies(request.headers.get("If-Range"), headers["ETag"]) else None
         )
         if asked and self._hub.is_suspect(pin, path):
             asked = None  # who has the beginning of wrong bytes must not get the end of right ones
         ranges = parse_ranges(asked, size)
-        if request.method == "HEAD":
-            return _head(request, headers, size)
         if size == 0 and asked:
             headers["Content-Range"] = "bytes */0"  # @huggingface/hub takes 416 for a failure
         return await send(request, self._hub.open(pin, path), headers, ranges, size)
@@ -267,10 +269,10 @@ class Api:
         if len(body) > LARGEST_KEPT:
             return
         self._encoded[key] = body
-        self._encoded_size += len(body)
+        self._encoded_size += len(body) + len(key[1])
         while self._encoded_size > ANSWERS_KEPT:
-            _, oldest = self._encoded.popitem(last=False)
-            self._encoded_size -= len(oldest)
+            (_, target), oldest = self._encoded.popitem(last=False)
+            self._encoded_size -= len(oldest) + len(target)
 
 
 def _repo(route: Route) -> RepoId:
@@ -289,7 +291,12 @@ def _first(route: Route, name: str) -> str | None:
 
 def _url(request: web.BaseRequest) -> str:
     """Return the absolute URL of the request, without its query: JavaScript's client takes no other in a Link."""
-    return f"{request.scheme}://{request.host}{request.raw_path.partition('?')[0]}"
+    return f"http://{request.headers['Host']}{origin_form(request.raw_path).partition('?')[0]}"
+
+
+async def _body(request: web.BaseRequest) -> bytes:
+    async with asyncio.timeout(BODY):
+        return await request.read()
 
 
 def _encode(value: object) -> bytes:

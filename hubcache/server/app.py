@@ -15,11 +15,11 @@ from aiohttp import web
 
 from hubcache import __version__
 from hubcache.core.hosts import allowed_host
-from hubcache.core.routes import parse_route
+from hubcache.core.routes import authority, parse_route
 from hubcache.errors import HubcacheError
 from hubcache.server.answering import Api
 from hubcache.server.cors import cors, preflight
-from hubcache.server.errors import answer, refusal
+from hubcache.server.errors import FOREIGN, answer, answer_foreign, refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,9 @@ class Front:
 
     def _refuse(self, request: web.BaseRequest) -> web.Response | None:
         """Turn away who comes by another name: a page whose name was made to lead here, or this server itself."""
-        if not allowed_host(request.headers.get("Host"), self._settings.names):
+        host = request.headers.get("Host")
+        named = (host, authority(request.raw_path) or host)
+        if not all(allowed_host(each, self._settings.names) for each in named):
             return refusal(421, "this mirror does not answer by that Host name; its operator can add it with --name")
         if self._settings.instance in request.headers.get("User-Agent", ""):
             return refusal(508, "this mirror asks itself: its upstream leads back here")
@@ -74,6 +76,8 @@ class Front:
             if response.status >= 500:
                 self._log(f"{response.status} {request.method} {request.raw_path[:200]!r}: {error.message}")
             return response
+        except FOREIGN as error:
+            return answer_foreign(error)
 
     def _health(self) -> web.Response:
         uptime = int(time.monotonic() - self._started)
@@ -83,7 +87,7 @@ class Front:
     def _start(self, request: web.BaseRequest) -> web.Response:
         return web.Response(
             text=f"hubcache {__version__}: a mirror of the Hugging Face Hub ({self._settings.mode})\n\n"
-            f"    export HF_ENDPOINT={request.scheme}://{request.host}\n"
+            f"    export HF_ENDPOINT=http://{request.headers['Host']}\n"
             "    unset HF_HUB_OFFLINE TRANSFORMERS_OFFLINE\n\n"
             "From then on hf, transformers, datasets and others load from here.\n"
         )

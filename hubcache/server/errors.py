@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 
 from aiohttp import web
@@ -28,6 +29,9 @@ STATUSES: tuple[tuple[type[errors.HubcacheError], int, str], ...] = (
 )
 """Exception, status, X-Error-Code: the first row that fits decides."""
 
+# What a header's value cannot hold.
+_UNFIT = re.compile(r"[^\x20-\x7e]")
+
 
 def answer(error: errors.HubcacheError) -> web.Response:
     """Say in HTTP what went wrong, as far as a stranger may know: the hint is for whoever runs the server."""
@@ -35,9 +39,22 @@ def answer(error: errors.HubcacheError) -> web.Response:
     return refusal(status, error.message, code, _headers(error))
 
 
+FOREIGN = (web.HTTPRequestEntityTooLarge, web.RequestPayloadError, TimeoutError)
+"""What reading a request's body raises."""
+
+
+def answer_foreign(error: Exception) -> web.Response:
+    """Say in HTTP why a request's body could not be read."""
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return refusal(413, "the request's body is larger than this mirror reads")
+    if isinstance(error, TimeoutError):
+        return refusal(408, "the request's body did not come in time")
+    return refusal(400, "the request's body is not what its headers say")
+
+
 def refusal(status: int, message: str, code: str = "", headers: Mapping[str, str] | None = None) -> web.Response:
     """Refuse with a reason, in the headers and the body that huggingface_hub shows people."""
-    line = " ".join(message.encode("ascii", "replace").decode().split())[:500]
+    line = _UNFIT.sub("?", " ".join(message.split()))[:500]
     told = {"X-Error-Message": line} | ({"X-Error-Code": code} if code else {}) | dict(headers or {})
     return web.Response(
         status=status, body=json.dumps({"error": line}).encode(), content_type="application/json", headers=told

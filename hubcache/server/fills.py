@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from hubcache.cache.store import Cache
 from hubcache.core.artifact import Artifact, RepoId, RepoPath, Revision
@@ -16,7 +17,7 @@ from hubcache.core.plan import CopyPlan, PlannedFile
 from hubcache.core.ports import Mirrored, Source
 from hubcache.core.reference import Reference
 from hubcache.crew import Stop
-from hubcache.errors import HubcacheError, IntegrityError, SourceUnavailable
+from hubcache.errors import CacheError, HubcacheError, IntegrityError, SourceUnavailable
 from hubcache.fetch import CONNECTIONS, TransferLimits
 from hubcache.partial import PartialFile
 from hubcache.server.flow import Flow
@@ -29,10 +30,19 @@ FEW_FILLS = 4
 CONNECTIONS_EACH = 8
 CLOSING = 2.0
 """Seconds that running fills get to write down how far they came."""
-REFUSED = 30.0
+REFUSED = 5.0
 """Seconds for which a file of which upstream sent wrong bytes is not asked for again."""
 SUSPECT = 3600.0
 """Seconds for which a client may come back with a part of wrong bytes, to ask for the rest."""
+
+
+@runtime_checkable
+class LongLived(Protocol):
+    """A source that remembers for a run whom not to ask any more, and outlives many runs here: one for each fill."""
+
+    def for_one_run(self) -> Source:
+        """Share all but that memory."""
+        ...
 
 
 class Fill(Flow):
@@ -124,6 +134,20 @@ class _WatchedStore:
             yield _WatchedWriter(writer, self._fill, blob)
 
 
+class Suspects:
+    """Blobs of which clients may have got wrong bytes within the last hour, and must not get only the rest."""
+
+    def __init__(self) -> None:
+        self._until: dict[Digest, float] = {}
+
+    def note(self, digest: Digest) -> None:
+        """Note that wrong bytes of this blob were sent, or bytes that nobody will prove."""
+        self._until[digest] = time.monotonic() + SUSPECT
+
+    def __contains__(self, digest: Digest) -> bool:
+        return time.monotonic() < self._until.get(digest, 0.0)
+
+
 class Fills:
     """The fills that are under way, each in a thread that no client's leaving stops."""
 
@@ -134,7 +158,7 @@ class Fills:
         self._stop = Stop()
         self._lock = threading.Lock()
         self._running: dict[tuple[RepoId, Digest], Fill] = {}
-        self._suspects: dict[Digest, float] = {}
+        self.suspects = Suspects()
         self._refused: dict[tuple[RepoId, Digest], tuple[float, HubcacheError]] = {}
         self._workers = Workers(MOST_FILLS)
 
@@ -153,18 +177,9 @@ class Fills:
             running = self._running.get(key)
             if running is not None:
                 return running
-            fill = self._running[key] = Fill(blob.size, on_wrong=lambda: self.suspect(blob.digest))
+            fill = self._running[key] = Fill(blob.size, on_wrong=lambda: self.suspects.note(blob.digest))
         self._workers.start(lambda: self._run(fill, artifact, path))
         return fill
-
-    def is_suspect(self, digest: Digest) -> bool:
-        """Tell whether a client may have got wrong bytes of this blob, and must not get only the rest of it."""
-        until = self._suspects.get(digest)
-        return until is not None and time.monotonic() < until
-
-    def suspect(self, digest: Digest) -> None:
-        """Note that wrong bytes of this blob were sent."""
-        self._suspects[digest] = time.monotonic() + SUSPECT
 
     def close(self) -> None:
         """Stop all fills; what has come stays and is resumed by the next process."""
@@ -182,6 +197,8 @@ class Fills:
             self._log(f"cannot store {artifact.repo}/{path}: {error.message}")
             if isinstance(error, IntegrityError):
                 self._refused[key] = (time.monotonic() + REFUSED, error)
+            elif isinstance(error, CacheError):  # the rest comes another way, and nobody would prove the whole
+                self.suspects.note(blob.digest)
             fill.fail(error)
         finally:
             if not fill.is_proven and fill.failure is None:
@@ -194,9 +211,8 @@ class Fills:
         blob = artifact.entry(path).blob
         plan = CopyPlan(artifact, (PlannedFile(path, blob, present=False),))
         store = _WatchedStore(self._cache, fill)
-        copy(
-            self._source, plan, store, progress=fill, limits=self._limits(), wanted=fill.wanted, stop=self._stop
-        )  # fmt: skip
+        source = self._source.for_one_run() if isinstance(self._source, LongLived) else self._source
+        copy(source, plan, store, progress=fill, limits=self._limits(), wanted=fill.wanted, stop=self._stop)
         if self._stop.is_set():
             raise SourceUnavailable("the server is about to stop")
         fill.publish(self._cache.folder(artifact.repo).blob_path(blob.digest))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +17,7 @@ from hubcache.cache.store import Cache
 from hubcache.core.artifact import RepoId, RepoPath
 from hubcache.core.digests import Blob
 from hubcache.core.rules import Rule, Rules
-from hubcache.errors import AccessDenied, NotFound, OfflineError, RepoNotFound
+from hubcache.errors import AccessDenied, CacheError, IntegrityError, NotFound, OfflineError, RepoNotFound
 from hubcache.server.checking import Checker
 from hubcache.server.flow import Flow
 from hubcache.server.passing import Passage
@@ -71,13 +72,15 @@ class CachedHub:
         return self._shelf.pin(repo, revision)
 
     def open(self, pin: Pin, path: RepoPath, /) -> Flow:
-        """Open a file that is here."""
+        """Open a file that is here, and not known to be damaged."""
         flow = self.find(pin, path)
         if flow is None:
             raise OfflineError(
                 f"{pin.repo}/{path} is listed at {pin.commit[:12]}, and its bytes are not in this cache",
                 hint=f"where there is a network: hubcache pull {pin.repo}",
             )
+        if flow.failure is not None:
+            raise flow.failure
         return flow
 
     def is_suspect(self, pin: Pin, path: RepoPath, /) -> bool:
@@ -141,13 +144,14 @@ class RuledHub:
         """Pin every repo of the cache that may be told of, at the revision that stands for it."""
         found = []
         for repo in self._shelf.repos():
-            revision = self._shelf.first_revision(repo)
             rule = self._rules.of(repo)
-            if revision is None or rule.access == "deny":
+            if rule.access == "deny":
                 continue
-            pin = self._shelf.pin(repo, revision)
-            if not pin.about.private or rule.grant:
-                found.append(pin)
+            with suppress(NotFound, IntegrityError, CacheError):  # one repo in disorder must not hide the others
+                revision = self._shelf.first_revision(repo)
+                pin = self._shelf.pin(repo, revision) if revision is not None else None
+                if pin is not None and (not pin.about.private or rule.grant):
+                    found.append(pin)
         return found
 
     def _of(self, pin: Pin) -> Hub:

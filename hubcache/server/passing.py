@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -20,12 +20,12 @@ _workers = Workers(MOST)
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A file that comes from upstream for one client alone; `reason` says why it is not kept."""
+    """A file that comes from upstream for one client alone; `on_wrong` hears that a part of it was wrong."""
 
     source: Source
     artifact: Artifact
     path: RepoPath
-    reason: str = ""
+    on_wrong: Callable[[], None]
 
     async def bytes(self, start: int, end: int) -> AsyncIterator[bytes]:
         """Yield bytes [start, end); of a whole file, the last ones only when the digest is right.
@@ -55,6 +55,7 @@ class Passage:
         if reader.at != end:
             raise SourceUnavailable(f"{content.origin} sent {reader.at - start} bytes of {end - start}")
         if hasher is not None and hasher.hexdigest() != blob.digest.hex:
+            self.on_wrong()
             raise IntegrityError(f"{content.origin} sent wrong bytes of {self.artifact.repo}/{self.path}")
         if held:
             yield held

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
-from hubcache.cache.about import read_about
+from hubcache.cache.about import CARD, CONFIG, read_about
 from hubcache.cache.folder import RepoFolder
 from hubcache.cache.index import Index
 from hubcache.cache.scan import scan_repos
@@ -19,6 +19,7 @@ from hubcache.cache.store import Cache
 from hubcache.core.about import About
 from hubcache.core.artifact import Artifact, Manifest, RepoId, RepoPath, Revision, is_commit
 from hubcache.errors import RepoNotFound, RevisionNotFound
+from hubcache.localfile import disk_error
 
 MOST_FILES = 100_000
 """Files of all remembered pins together, about half a kilobyte each."""
@@ -75,25 +76,33 @@ class PinShelf:
         if kept is None:
             return None
         stamp, until, pin = kept
-        if stamp != self._stamp(repo, revision) or (not pin.artifact.is_whole and time.monotonic() > until):
+        if not pin.artifact.is_whole and time.monotonic() > until:
             return None
-        return pin
+        return pin if stamp == self._meaning(repo, revision) + self._record(repo, pin.commit) else None
 
     def pin(self, repo: RepoId, revision: str) -> Pin:
         """Read a revision from the disk; what has no listing is listed by what is there.
 
         Raises:
             RepoNotFound, RevisionNotFound: it is not here, which says nothing of other places.
+            CacheError, IntegrityError: what is here cannot be read.
         """
         if (known := self.glance(repo, revision)) is not None:
             return known
         folder = self._cache.folder(repo)
-        stamp = self._stamp(repo, revision)
+        try:
+            return self._read(folder, revision)
+        except OSError as error:
+            raise disk_error(error, folder.path) from error
+
+    def _read(self, folder: RepoFolder, revision: str) -> Pin:
+        repo, meaning = folder.repo, self._meaning(folder.repo, revision)
         commit = folder.commit_of(revision)
         if commit is None or not folder.snapshot_path(commit).is_dir():
             if not folder.commits():
                 raise RepoNotFound(f"{repo} is not in this cache")
             raise RevisionNotFound(f"{repo} has no revision {revision!r} in this cache")
+        stamp = meaning + self._record(repo, commit)
         listing = folder.listing(commit)
         manifest = self._found(folder, commit) if listing is None else listing
         about = read_about(folder, commit, manifest)
@@ -119,15 +128,24 @@ class PinShelf:
         return {name: held for name, held in self._cache.folder(repo).refs().items() if is_commit(held)}
 
     def repos(self) -> list[RepoId]:
-        """List the repos that have a commit here."""
-        return [folder.repo for folder in scan_repos(self._cache.root) if folder.commits()]
+        """List the repos that have a folder here."""
+        return [folder.repo for folder in scan_repos(self._cache.root)]
 
     def first_revision(self, repo: RepoId) -> str | None:
-        """Choose the revision that stands for the repo: main, else its newest ref, else a commit."""
-        refs = self.refs(repo)
+        """Choose the revision that stands for the repo: main, else its newest ref, else a commit; all of them here.
+
+        Raises:
+            CacheError: what is here cannot be read.
+        """
+        folder = self._cache.folder(repo)
+        try:
+            commits = folder.commits()
+        except OSError as error:
+            raise disk_error(error, folder.path) from error
+        refs = [name for name, commit in self.refs(repo).items() if commit in commits]
         if "main" in refs or not refs:
-            return "main" if refs else next(iter(self._cache.folder(repo).commits()), None)
-        return max(refs, key=lambda name: _changed(self._cache.folder(repo).ref_path(name)))
+            return "main" if refs else next(iter(commits), None)
+        return max(refs, key=lambda name: _changed(folder.ref_path(name)))
 
     def is_absent(self, pin: Pin, path: RepoPath) -> bool:
         """Tell whether the commit is known to have no such file: its whole listing says so, or the Hub did."""
@@ -142,13 +160,18 @@ class PinShelf:
                 _, _, pin = self._kept.pop(key)
                 self._files -= _weight(pin.artifact.manifest)
 
-    def _stamp(self, repo: RepoId, revision: str) -> _Stamp:
-        """Return what changes when the revision means something else."""
-        folder = self._cache.folder(repo)
-        root = f"{folder.path}/"
+    def _meaning(self, repo: RepoId, revision: str) -> _Stamp:
+        """Return what changes when the revision means another commit, or the commit gets its listing."""
+        root = f"{self._cache.folder(repo).path}/"
         if is_commit(revision):
-            return (*_state(f"{root}snapshots/{revision}"), *_state(f"{root}trees/{revision}.json"))
+            return (*_state(f"{root}snapshots/{revision}")[1:], *_state(f"{root}trees/{revision}.json"))
         return _state(f"{root}refs/{revision}")
+
+    def _record(self, repo: RepoId, commit: str) -> _Stamp:
+        """Return what changes when more is known of the repo: a card that comes later may say that it is gated."""
+        root = f"{self._cache.folder(repo).path}/"
+        files = ("provenance", *(f"snapshots/{commit}/{path}" for path in (CARD, CONFIG)))
+        return tuple(part for path in files for part in _state(root + path) or (0, 0))
 
     def _keep(self, key: tuple[RepoId, str], stamp: _Stamp, pin: Pin) -> None:
         with self._lock:

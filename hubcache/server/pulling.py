@@ -20,12 +20,13 @@ from hubcache.core.cards import Held, about_of
 from hubcache.core.digests import Digest
 from hubcache.core.ports import Source
 from hubcache.core.reference import Reference
-from hubcache.errors import CacheError, NotFound, SourceUnavailable
-from hubcache.server.fills import Fills
+from hubcache.errors import CacheError, IntegrityError, NotFound, SourceUnavailable
+from hubcache.server.fills import Fills, Suspects
 from hubcache.server.flow import Flow
 from hubcache.server.hubs import CachedHub, Log
 from hubcache.server.passing import Passage
 from hubcache.server.pins import Pin, PinShelf
+from hubcache.server.workers import turn_lent
 
 PATIENCE = 3.0
 """Seconds to wait for upstream's word on a branch where the cache has an older one."""
@@ -33,6 +34,8 @@ LONGEST = 45.0
 """Seconds to wait for it where there is nothing else to say."""
 REST = 10.0
 """Seconds for which upstream is not asked again after it gave no answer, where the cache has one."""
+MOST_ASKED = 256
+"""Questions that upstream owes an answer to, from which on a further one is refused at once."""
 MOST_BELIEVED = 20_000
 MOST_PASSED = 1000
 
@@ -69,11 +72,11 @@ class PullThroughHub:
             return older
         try:
             artifact = self._upstream.ask(repo, revision, has_older=older is not None)
-        except SourceUnavailable:
+        except (SourceUnavailable, IntegrityError):
             if older is None:
                 raise
             pin = older.staled(self._upstream.out_since or time.time())
-            return self._believe(repo, revision, pin, REST)
+            return self._believe(repo, revision, pin, self._upstream.rest)
         return self._believe(repo, revision, self._keep(artifact), self._upstream.fresh(repo))
 
     def open(self, pin: Pin, path: RepoPath, /) -> Flow | Passage:
@@ -84,15 +87,16 @@ class PullThroughHub:
             flow = None
         if flow is not None:
             return flow
+        blob = pin.artifact.entry(path).blob
         try:
-            self._cache.require_space(pin.artifact.entry(path).blob.size)
-        except CacheError as error:
-            return Passage(self._upstream.source, pin.artifact, path, reason=error.message)
+            self._cache.require_space(blob.size)
+        except CacheError:
+            return Passage(self._upstream.source, pin.artifact, path, lambda: self._fills.suspects.note(blob.digest))
         return self._fills.open(pin.artifact, path)
 
     def is_suspect(self, pin: Pin, path: RepoPath, /) -> bool:
         """Tell whether wrong bytes of this file were sent within the last hour."""
-        return self._fills.is_suspect(pin.artifact.entry(path).blob.digest)
+        return pin.artifact.entry(path).blob.digest in self._fills.suspects
 
     def _read(self, repo: RepoId, revision: str) -> Pin | None:
         with suppress(NotFound):
@@ -102,15 +106,21 @@ class PullThroughHub:
     def _keep(self, artifact: Artifact) -> Pin:
         """Write down what upstream told; where that cannot be done, it is still an answer."""
         name = (artifact.published_as or artifact.repo).name
-        is_news = self._cache.folder(artifact.repo).provenance(artifact.revision.commit).get("about") != artifact.told
+        told = self._cache.folder(artifact.repo).provenance(artifact.revision.commit).get("about")
         with suppress(CacheError):
             self._cache.commit(artifact, Reference("hf", name, artifact.repo, artifact.revision.asked), paths=[])
-            if is_news:
-                self._shelf.forget(artifact.repo)
+            if artifact.told is not None and artifact.told != told:
+                self._forget(artifact.repo)
             pin = self._shelf.pin(artifact.repo, artifact.revision.asked)
             if pin.commit == artifact.revision.commit:
                 return replace(pin, artifact=artifact)
         return Pin(artifact, about_told(artifact))
+
+    def _forget(self, repo: RepoId) -> None:
+        """Believe nothing of a repo any more: another branch's news may be that it is gated now."""
+        self._shelf.forget(repo)
+        for key in [key for key in list(self._believed) if key[0] == repo]:
+            self._believed.pop(key, None)
 
     def _believe(self, repo: RepoId, revision: str, pin: Pin, seconds: float) -> Pin:
         if len(self._believed) >= MOST_BELIEVED:
@@ -126,7 +136,7 @@ class PullThroughHub:
         with suppress(OSError):
             folder.mkdir(exist_ok=True)
             os.replace(file, folder / f"{file.name}.{secrets.token_hex(4)}")
-        self._fills.suspect(Digest.parse(file.name))
+        self._fills.suspects.note(Digest.parse(file.name))
 
 
 class PassThroughHub:
@@ -134,6 +144,7 @@ class PassThroughHub:
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
+        self._suspects = Suspects()
         self._believed: dict[tuple[RepoId, str], _Believed] = {}
 
     def glance(self, repo: RepoId, revision: str, /) -> Pin | None:
@@ -152,11 +163,12 @@ class PassThroughHub:
 
     def open(self, pin: Pin, path: RepoPath, /) -> Flow | Passage:
         """Let a file pass."""
-        return Passage(self._upstream.source, pin.artifact, path)
+        blob = pin.artifact.entry(path).blob
+        return Passage(self._upstream.source, pin.artifact, path, lambda: self._suspects.note(blob.digest))
 
     def is_suspect(self, pin: Pin, path: RepoPath, /) -> bool:
-        """Nothing is known of what passed."""
-        return False
+        """Tell whether wrong bytes of this file passed within the last hour."""
+        return pin.artifact.entry(path).blob.digest in self._suspects
 
 
 class Upstream:
@@ -168,7 +180,13 @@ class Upstream:
         self.out_since: float | None = None
         self._rests_until = 0.0
         self._reason = ""
+        self._free = threading.BoundedSemaphore(MOST_ASKED)
         self._log = log
+
+    @property
+    def rest(self) -> float:
+        """For how many seconds it is left in peace still; not above 0 where it is not."""
+        return self._rests_until - time.monotonic()
 
     def ask(self, repo: RepoId, revision: str, *, has_older: bool) -> Artifact:
         """Pin a revision upstream.
@@ -176,13 +194,15 @@ class Upstream:
         Raises:
             NotFound, AccessDenied: upstream's answer.
             SourceUnavailable: none came in time.
+            IntegrityError: it makes no sense.
         """
-        if has_older and time.monotonic() < self._rests_until:
+        if has_older and self.rest > 0:
             raise SourceUnavailable(self._reason)
         reference = Reference("hf", repo.name, repo, revision)
         try:
-            artifact = _within(lambda: self.source.resolve(reference), PATIENCE if has_older else LONGEST)
-        except SourceUnavailable as error:
+            with turn_lent():
+                artifact = self._within(lambda: self.source.resolve(reference), PATIENCE if has_older else LONGEST)
+        except (SourceUnavailable, IntegrityError) as error:
             self._rest(error)
             raise
         except Late as late:
@@ -194,7 +214,24 @@ class Upstream:
         self.out_since, self._rests_until = None, 0.0
         return artifact
 
-    def _rest(self, error: SourceUnavailable) -> None:
+    def _within(self, job: Callable[[], Artifact], seconds: float) -> Artifact:
+        """Do a job in a thread of its own, which goes on where it takes longer."""
+        if not self._free.acquire(blocking=False):
+            raise SourceUnavailable(f"upstream owes answers to {MOST_ASKED} questions already")
+        future: Future[Artifact] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(job())
+            except BaseException as error:  # noqa: BLE001  # raised by who waits
+                future.set_exception(error)
+            finally:
+                self._free.release()
+
+        threading.Thread(target=run, daemon=True).start()
+        return future.result(timeout=seconds)
+
+    def _rest(self, error: SourceUnavailable | IntegrityError) -> None:
         if self.out_since is None:
             self.out_since = time.time()
             self._log(f"upstream is out: {error.message}")
@@ -204,17 +241,3 @@ class Upstream:
 def about_told(artifact: Artifact) -> About:
     """Make a record of what upstream told, and nothing else."""
     return about_of(artifact.repo.kind, "hf", artifact.told or {}, {}, Held(paths=artifact.manifest.files))
-
-
-def _within(job: Callable[[], Artifact], seconds: float) -> Artifact:
-    """Do a job in a thread of its own, which goes on where it takes longer."""
-    future: Future[Artifact] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(job())
-        except BaseException as error:  # noqa: BLE001  # raised by who waits
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future.result(timeout=seconds)

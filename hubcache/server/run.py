@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import resource
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from hubcache.cache.index import Index
 from hubcache.cache.store import Cache
@@ -28,6 +32,8 @@ REQUEST_LINE = 16 << 10
 IDLE = 75.0
 """Seconds for which an idle connection is kept."""
 BACKLOG = 1024
+
+_NOT_OURS = (HttpProcessingError, ConnectionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +99,15 @@ async def _serve(app: App, host: str, port: int, announce: Callable[[str], None]
     ended = asyncio.Event()
     for each in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(each, ended.set)
+    _allow_files()
     server = web.Server(
-        app.handle, access_log=None, keepalive_timeout=IDLE, max_line_size=REQUEST_LINE, max_field_size=REQUEST_LINE
+        app.handle,
+        access_log=None,
+        logger=_faults_logger(),
+        keepalive_timeout=IDLE,
+        max_line_size=REQUEST_LINE,
+        max_field_size=REQUEST_LINE,
+        auto_decompress=False,  # no client sends a body compressed, and a small one could grow without end
     )
     runner = web.ServerRunner(server)
     await runner.setup()
@@ -112,3 +125,18 @@ async def _serve(app: App, host: str, port: int, announce: Callable[[str], None]
         await ended.wait()
     finally:
         await runner.cleanup()
+
+
+def _allow_files() -> None:
+    """Let the process have as many connections and files open as it may: many systems begin at 1024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _faults_logger() -> logging.Logger:
+    """Return a log of this server's own faults: whoever sends what is no HTTP, or hangs up, must not fill it."""
+    logger = logging.Logger("hubcache.server", logging.ERROR)
+    logger.addHandler(logging.StreamHandler())
+    logger.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], _NOT_OURS)))
+    return logger

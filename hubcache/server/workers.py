@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
 from hubcache.crew import POLL
 
 _T = TypeVar("_T")
+_here = threading.local()
 
 
 class Workers:
@@ -54,7 +55,22 @@ class Workers:
     def _work(self, job: Callable[[], None]) -> None:
         try:
             with self._turn:
+                _here.turn = self._turn
                 job()
         finally:
             with self._lock:
                 self._count -= 1
+
+
+@contextmanager
+def turn_lent() -> Iterator[None]:
+    """Let another job have this thread's turn, while it waits for something that is not this machine's."""
+    turn: threading.BoundedSemaphore | None = getattr(_here, "turn", None)
+    if turn is None:
+        yield
+        return
+    turn.release()
+    try:
+        yield
+    finally:
+        turn.acquire()
