@@ -440,3 +440,12 @@ def test_a_deep_chain_of_aliases_is_cut() -> None:
 )
 def test_a_date_is_read_as_unix_seconds(text: object, seconds: float | None) -> None:
     assert parse_date(text) == seconds
+
+
+def test_a_card_that_is_a_link_out_of_the_cache_tells_nothing(tmp_path: Path) -> None:
+    (tmp_path / "secret.md").write_text("---\nlicense: secret\n---\n")
+    folder = RepoFolder(tmp_path / "hub", RepoId.parse("org/name"))
+    snapshot = folder.snapshot_path("a" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "README.md").symlink_to(tmp_path / "secret.md")
+    assert read_about(folder, "a" * 40, folder.found("a" * 40)).card == {}

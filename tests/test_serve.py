@@ -7,16 +7,19 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
+from tests.support.archives import pack
 from tests.support.asking import ask, asked, head
 from tests.support.commandline import CommandLine, run
 from tests.support.hubrepo import lfs_pointer
 from tests.support.loophub import LoopHub
+from tests.support.objectstore import ObjectStore
 from tests.support.serving import Served
 from tests.support.waiting import until
 from tests.support.wholeness import digest, faults
@@ -30,7 +33,6 @@ import sys
 from huggingface_hub import snapshot_download
 snapshot_download("org/listed", cache_dir=sys.argv[1])
 """
-
 RULES = 'serve:\n- {names: ["always"], fresh: 0}\n- {names: ["soon"], fresh: 0.4}\n'
 
 
@@ -138,7 +140,9 @@ def test_the_first_request_stores_and_the_second_costs_upstream_nothing(hub: Loo
     second = ask(mirror.endpoint, file_url("org/twice", "model.safetensors"))
     assert (first.body, second.body) == (WEIGHTS, WEIGHTS)
     assert asked(hub, "org/twice") == before
-    assert (mirror.cache / "models--org--twice/blobs" / digest(WEIGHTS, 64)).read_bytes() == WEIGHTS
+    blob = mirror.cache / "models--org--twice/blobs" / digest(WEIGHTS, 64)
+    until(blob.exists, "the blob")
+    assert blob.read_bytes() == WEIGHTS
 
 
 def test_a_file_is_answered_at_once_with_its_commit_digest_and_size(hub: LoopHub, mirror: Served) -> None:
@@ -323,6 +327,16 @@ def test_a_repo_made_of_a_folder_is_served_and_its_name_never_told_outside(hub: 
     assert asked(hub, "me/secret") == []
 
 
+def test_a_repo_made_of_an_archive_is_served_and_its_name_never_told_outside(hub: LoopHub, tmp_path: Path) -> None:
+    with ObjectStore({"m.tar.gz": pack({f"m/{path}": body for path, body in FILES.items()}, ".tar.gz")}) as store:
+        assert CommandLine(tmp_path)("pull", store.url("m.tar.gz"), "--as", "team/archived").code == 0
+    with Served(tmp_path, HF_ENDPOINT=hub.endpoint) as served:
+        got = {path: ask(served.endpoint, file_url("team/archived", path)).body for path in FILES}
+        assert ask(served.endpoint, file_url("team/archived", "config.json", "original")).body == CONFIG
+        assert "team/archived" in {each.id for each in HfApi(served.endpoint).list_models()}
+    assert (got, asked(hub, "team/archived")) == (FILES, [])
+
+
 def test_a_repo_made_while_the_server_runs_is_not_asked_for_outside(hub: LoopHub, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/config.json").write_bytes(CONFIG)
@@ -349,3 +363,18 @@ def test_huggingface_hub_alone_is_not_told_a_size_beyond_its_limit(tmp_path: Pat
         other = head(served.endpoint, url, user_agent="curl/8")
     assert (client.status, {"content-length", "x-linked-size"} & client.headers.keys()) == (200, set())
     assert (other.headers["content-length"], other.headers["x-linked-size"]) == (str(size), str(size))
+
+
+def test_in_a_cache_without_links_many_clients_of_one_cold_file_all_get_it(hub: LoopHub, tmp_path: Path) -> None:
+    files = {f"{number}.bin": bytes([number]) * 3000 * (1 + number % 2 * 99) for number in range(12)}
+    hub.add_repo("org/real", files)
+    with (
+        Served(tmp_path, HF_ENDPOINT=hub.endpoint, HF_HUB_DISABLE_SYMLINKS="1") as served,
+        ThreadPoolExecutor(12) as pool,
+    ):
+        wanted = [path for path in files for _ in range(6)]
+        got = list(pool.map(lambda path: ask(served.endpoint, file_url("org/real", path)), wanted))
+    assert [(each.status, each.body == files[path]) for path, each in zip(wanted, got, strict=True)] == [
+        (200, True)
+    ] * 72
+    assert not [file for file in served.cache.rglob("*") if file.is_symlink()]

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hubcache.app.local import source_text
+from hubcache.app.records import open_journal
 from hubcache.app.settings import Settings
 from hubcache.cache.folder import RepoFolder
-from hubcache.cache.journal import Event, Journal
+from hubcache.cache.journal import Event
 from hubcache.cache.scan import scan_repos
-
-
-def open_journal(settings: Settings) -> Journal:
-    """Open the journal in the state folder."""
-    return Journal(settings.state / "history.jsonl" if settings.state is not None else None)
 
 
 def read_history(settings: Settings, repo: str | None = None) -> list[Event]:

@@ -91,21 +91,30 @@ def _config(folder: RepoFolder, commit: str, manifest: Manifest) -> dict[str, An
 
 def _read(folder: RepoFolder, commit: str, path: RepoPath, manifest: Manifest | None, limit: int) -> bytes | None:
     """Read a file's first bytes from the snapshot, else from the blob that another commit brought."""
-    content = _read_file(folder.snapshot_path(commit) / path, limit)
+    content = _read_file(folder.snapshot_path(commit) / path, limit, folder)
     entry = manifest.files.get(path) if manifest is not None else None
     if content is None and entry is not None and folder.has_blob(entry.blob):
-        return _read_file(folder.blob_path(entry.blob.digest), limit)
+        return _read_file(folder.blob_path(entry.blob.digest), limit, folder)
     return content
 
 
-def _read_file(path: Path, limit: int) -> bytes | None:
+def _read_file(path: Path, limit: int, folder: RepoFolder) -> bytes | None:
     try:
+        if not _is_of(folder, path):  # a planted link: what it leads to is nobody's business
+            return None
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for without end
             return None
         with path.open("rb") as file:
             return file.read(limit)
     except OSError:
         return None
+
+
+def _is_of(folder: RepoFolder, path: Path) -> bool:
+    """Tell whether a path ends in the repo's folder, or in the store that all repos share."""
+    end = os.path.realpath(path)
+    homes = (os.path.realpath(folder.path), os.path.realpath(folder.root / "blobs"))
+    return any(end.startswith(home + os.sep) for home in homes)
 
 
 def _times(folder: RepoFolder, commit: str) -> tuple[float | None, float | None]:

@@ -9,21 +9,35 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hubcache.core.digests import Digest
 from hubcache.core.gitobj import ContentDigests
 from hubcache.localfile import digest_file
 
-VERSION = 1
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS hashes (
-    path TEXT PRIMARY KEY, size INTEGER NOT NULL, changed INTEGER NOT NULL, inode INTEGER NOT NULL,
-    git_sha1 TEXT, sha256 TEXT, at INTEGER NOT NULL
-) WITHOUT ROWID;
-"""
+_MIGRATIONS = (
+    """
+    CREATE TABLE hashes (
+        path TEXT PRIMARY KEY, size INTEGER NOT NULL, changed INTEGER NOT NULL, inode INTEGER NOT NULL,
+        git_sha1 TEXT, sha256 TEXT, at INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE summaries (
+        root TEXT NOT NULL, folder TEXT NOT NULL, state TEXT NOT NULL, facts TEXT NOT NULL, at INTEGER NOT NULL,
+        PRIMARY KEY (root, folder)
+    ) WITHOUT ROWID;
+    """,
+)
+"""What each version adds to the one before it; an older file is brought up to date, a newer one is left alone."""
+VERSION = len(_MIGRATIONS)
+
+
+class _Newer(Exception):
+    """The file is a later hubcache's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +71,15 @@ class Index:
     def remember(self, path: Path, state: FileState, *, git_sha1: str = "", sha256: str = "") -> None:
         """Note the digests of a file in this state."""
         row = (str(path), state.size, state.changed, state.inode, git_sha1, sha256, int(time.time()))
-        with self._lock, suppress(sqlite3.Error):  # a fact lost is computed again
+        with self._lock, suppress(sqlite3.Error, UnicodeError):  # a fact lost is computed again
             self._connection.execute("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+    def proven_at(self, path: Path, digest: Digest, state: FileState) -> int:
+        """Return when a file in this state was hashed last, and had this digest, in unix seconds; 0 for never."""
+        row = self._row(path)
+        if row is None or row[:3] != (state.size, state.changed, state.inode):
+            return 0
+        return int(str(row[5])) if row[3 if digest.algorithm == "git-sha1" else 4] == digest.hex else 0
 
     def digests(self, path: Path, compute: Callable[[Path], ContentDigests] = digest_file) -> ContentDigests:
         """Return both digests of a file, computed once for each state it is in.
@@ -76,31 +97,55 @@ class Index:
             self.remember(path, state, git_sha1=found.git_sha1, sha256=found.sha256)
         return found
 
+    def summaries(self, root: Path) -> dict[str, tuple[str, str, int]]:
+        """Recall what was noted of the repos of one cache: folder name to state, facts and when (unix seconds)."""
+        question = "SELECT folder, state, facts, at FROM summaries WHERE root = ?"
+        with self._lock, suppress(sqlite3.Error, UnicodeError):
+            rows = self._connection.execute(question, (str(root),)).fetchall()
+            return {str(folder): (str(state), str(facts), int(at)) for folder, state, facts, at in rows}
+        return {}
+
+    def remember_summaries(self, root: Path, rows: Mapping[str, tuple[str, str]], gone: Iterable[str]) -> None:
+        """Note the state and facts of some repos, and forget those that are gone."""
+        now = int(time.time())
+        with self._lock, suppress(sqlite3.Error, UnicodeError), self._connection:
+            self._connection.execute("BEGIN")
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO summaries VALUES (?, ?, ?, ?, ?)",
+                [(str(root), folder, state, facts, now) for folder, (state, facts) in rows.items()],
+            )
+            self._connection.executemany(
+                "DELETE FROM summaries WHERE root = ? AND folder = ?", [(str(root), folder) for folder in gone]
+            )
+
     def close(self) -> None:
         """Close the file."""
         with self._lock:
             self._connection.close()
 
     def _row(self, path: Path) -> tuple[object, ...] | None:
-        question = "SELECT size, changed, inode, git_sha1, sha256 FROM hashes WHERE path = ?"
+        question = "SELECT size, changed, inode, git_sha1, sha256, at FROM hashes WHERE path = ?"
         with self._lock:
             try:
                 row: tuple[object, ...] | None = self._connection.execute(question, (str(path),)).fetchone()
-            except sqlite3.Error:
+            except (sqlite3.Error, UnicodeError):
                 return None
         return row
 
 
 def _open(path: Path | None) -> sqlite3.Connection:
-    """Open the index, made anew where it is damaged or of another version; in memory where there is no writing."""
+    """Open the index, made anew where it is damaged; in memory where there is no writing, or a newer version's."""
     if path is not None:
         for attempt in range(2):
-            with suppress(sqlite3.Error, OSError):
+            try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 return _connect(str(path))
-            if attempt == 0:
-                with suppress(OSError):
-                    path.unlink()
+            except _Newer:
+                break
+            except (sqlite3.Error, OSError):
+                if attempt == 0:
+                    with suppress(OSError):
+                        path.unlink()
     return _connect(":memory:")
 
 
@@ -110,12 +155,25 @@ def _connect(name: str) -> sqlite3.Connection:
         with closing(connection.cursor()) as cursor:
             cursor.execute("PRAGMA journal_mode=WAL")
             cursor.execute("PRAGMA synchronous=NORMAL")
-            found = cursor.execute("PRAGMA user_version").fetchone()[0]
-            if found not in {0, VERSION}:
-                raise sqlite3.DatabaseError(f"an index of version {found}")
-            cursor.executescript(_SCHEMA)
-            cursor.execute(f"PRAGMA user_version={VERSION}")
+            if _version(cursor) != VERSION:
+                _migrate(cursor)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _version(cursor: sqlite3.Cursor) -> int:
+    return int(cursor.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _migrate(cursor: sqlite3.Cursor) -> None:
+    """Bring the file to this version; another process may be about to do the same."""
+    cursor.execute("BEGIN IMMEDIATE")
+    found = _version(cursor)
+    if found > VERSION:
+        raise _Newer
+    for migration in _MIGRATIONS[found:]:
+        cursor.execute(migration)
+    cursor.execute(f"PRAGMA user_version={VERSION}")
+    cursor.execute("COMMIT")

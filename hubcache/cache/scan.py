@@ -38,6 +38,7 @@ class RepoSummary:
         refs: name to commit; what holds no commit is left out and told in `problem`.
         last_used: the latest access that the file system noted.
         partial_size: files that wait to be resumed, not counted in `size`.
+        orphan_size: bytes of blobs that no snapshot links to, counted in `size`.
         problem: what is wrong at first sight, None for nothing.
     """
 
@@ -52,6 +53,27 @@ class RepoSummary:
     partial_files: int
     partial_size: int
     problem: str | None
+    orphan_size: int = 0
+
+    @property
+    def name(self) -> str:
+        """The repo's name, with its kind before it where that is no model."""
+        return str(self.repo)
+
+    @property
+    def kind(self) -> str:
+        """model, dataset or space."""
+        return self.repo.kind
+
+    @property
+    def accessed(self) -> float:
+        """`last_used`, by the name that filters have for it."""
+        return self.last_used
+
+    @property
+    def modified(self) -> float:
+        """`last_modified`, likewise."""
+        return self.last_modified
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +87,27 @@ class CommitSummary:
     files: int
     refs: tuple[str, ...]
     last_modified: int
+    last_used: int = 0
+
+    @property
+    def name(self) -> str:
+        """The repo's name, with its kind before it where that is no model."""
+        return str(self.repo)
+
+    @property
+    def kind(self) -> str:
+        """model, dataset or space."""
+        return self.repo.kind
+
+    @property
+    def accessed(self) -> float:
+        """`last_used`, by the name that filters have for it: the repo's, for blobs are shared."""
+        return self.last_used
+
+    @property
+    def modified(self) -> float:
+        """`last_modified`, likewise."""
+        return self.last_modified
 
 
 def scan_repos(root: Path) -> Iterator[RepoFolder]:
@@ -112,6 +155,7 @@ def scan_repo(folder: RepoFolder) -> RepoSummary:
         partial_files=tally.partial_files,
         partial_size=tally.partial_size,
         problem="; ".join(tally.problems) or None,
+        orphan_size=tally.orphan_size,
     )
 
 
@@ -131,7 +175,7 @@ def scan_commits(summary: RepoSummary) -> Iterator[CommitSummary]:
         size = sum(status.st_size for status in found.values())
         modified = max((status.st_mtime for status in found.values()), default=0)
         refs = tuple(name for name, held in summary.refs.items() if held == commit)
-        yield CommitSummary(summary.repo, commit, path, size, files, refs, int(modified))
+        yield CommitSummary(summary.repo, commit, path, size, files, refs, int(modified), summary.last_used)
 
 
 def walk(top: str, tell: Tell) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -191,6 +235,13 @@ class _Tally:
         self.commits: list[str] = []
         self.refs: dict[str, str] = {}
         self.problems: list[str] = []
+        self._blobs: dict[str, int] = {}
+        self._linked: set[str] = set()
+
+    @property
+    def orphan_size(self) -> int:
+        """Bytes of blobs that no link names."""
+        return sum(size for name, size in self._blobs.items() if name not in self._linked)
 
     def count_repo(self, path: str) -> None:
         try:
@@ -227,6 +278,7 @@ class _Tally:
                     continue
                 if not entry.name.endswith(PARTIAL):
                     self._count(status)
+                    self._blobs[entry.name] = status.st_size
                 else:
                     self.partial_files += not entry.name.endswith(JOURNAL)
                     self.partial_size += partial_size(status)
@@ -238,7 +290,9 @@ class _Tally:
             self.commits.append(commit.name)
             for name, entry in walk(commit.path, self.problems.append):
                 self.paths.add(name)
-                if not entry.is_symlink():
+                if entry.is_symlink():
+                    self._linked.add(os.readlink(entry.path).rpartition("/")[2])
+                else:
                     self._count(entry.stat())
 
     def _count_staged(self, path: str) -> None:

@@ -181,6 +181,10 @@ class Fills:
         self._workers.start(lambda: self._run(fill, artifact, path))
         return fill
 
+    def running(self, artifact: Artifact, path: RepoPath) -> Flow | None:
+        """Return the fill of a file that is under way; what stands in the cache of it may be about to move."""
+        return self._running.get((artifact.repo, artifact.entry(path).blob.digest))
+
     def close(self) -> None:
         """Stop all fills; what has come stays and is resumed by the next process."""
         self._stop.set()
@@ -215,11 +219,14 @@ class Fills:
         copy(source, plan, store, progress=fill, limits=self._limits(), wanted=fill.wanted, stop=self._stop)
         if self._stop.is_set():
             raise SourceUnavailable("the server is about to stop")
-        fill.publish(self._cache.folder(artifact.repo).blob_path(blob.digest))
-        commit = artifact.revision.commit
+        folder, commit = self._cache.folder(artifact.repo), artifact.revision.commit
+        if self._cache.symlinks:
+            fill.publish(folder.blob_path(blob.digest))
         pinned = replace(artifact, revision=Revision(commit, commit), refs=())
         name = (artifact.published_as or artifact.repo).name
         self._cache.commit(pinned, Reference("hf", name, artifact.repo, commit), paths=[path])
+        if not self._cache.symlinks:  # the blob has become the snapshot's file
+            fill.publish(folder.snapshot_path(commit) / path)
 
     def _limits(self) -> TransferLimits:
         few = len(self._running) <= FEW_FILLS

@@ -59,6 +59,16 @@ class Pin:
 _Stamp = tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A pin, the folder it was read from, and what that looked like; `until` is by the monotonic clock."""
+
+    pin: Pin
+    folder: str
+    stamp: _Stamp
+    until: float
+
+
 class PinShelf:
     """Reads pins from the cache, and keeps those that were asked for last."""
 
@@ -66,19 +76,16 @@ class PinShelf:
         self._cache = cache
         self._index = index
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[RepoId, str], tuple[_Stamp, float, Pin]] = OrderedDict()
+        self._kept: OrderedDict[tuple[RepoId, str], _Kept] = OrderedDict()
         self._files = 0
 
     def glance(self, repo: RepoId, revision: str) -> Pin | None:
         """Return a pin that is remembered and still true; None where the disk has to be read."""
-        key = (repo, revision)
-        kept = self._kept.get(key)
-        if kept is None:
+        kept = self._kept.get((repo, revision))
+        if kept is None or (not kept.pin.artifact.is_whole and time.monotonic() > kept.until):
             return None
-        stamp, until, pin = kept
-        if not pin.artifact.is_whole and time.monotonic() > until:
-            return None
-        return pin if stamp == self._meaning(repo, revision) + self._record(repo, pin.commit) else None
+        stamp = _meaning(kept.folder, revision) + _record(kept.folder, kept.pin.commit)
+        return kept.pin if stamp == kept.stamp else None
 
     def pin(self, repo: RepoId, revision: str) -> Pin:
         """Read a revision from the disk; what has no listing is listed by what is there.
@@ -96,13 +103,14 @@ class PinShelf:
             raise disk_error(error, folder.path) from error
 
     def _read(self, folder: RepoFolder, revision: str) -> Pin:
-        repo, meaning = folder.repo, self._meaning(folder.repo, revision)
+        repo, top = folder.repo, str(folder.path)
+        meaning = _meaning(top, revision)
         commit = folder.commit_of(revision)
         if commit is None or not folder.snapshot_path(commit).is_dir():
             if not folder.commits():
                 raise RepoNotFound(f"{repo} is not in this cache")
             raise RevisionNotFound(f"{repo} has no revision {revision!r} in this cache")
-        stamp = meaning + self._record(repo, commit)
+        stamp = meaning + _record(top, commit)
         listing = folder.listing(commit)
         manifest = self._found(folder, commit) if listing is None else listing
         about = read_about(folder, commit, manifest)
@@ -115,7 +123,7 @@ class PinShelf:
             is_public=not (about.private or about.gated),
         )
         pin = Pin(artifact, about)
-        self._keep((repo, revision), stamp, pin)
+        self._keep((repo, revision), _Kept(pin, top, stamp, time.monotonic() + BELIEVED))
         return pin
 
     def _found(self, folder: RepoFolder, commit: str) -> Manifest:
@@ -157,35 +165,34 @@ class PinShelf:
         """Read the repo from the disk when it is asked for next: more is known of it now."""
         with self._lock:
             for key in [key for key in self._kept if key[0] == repo]:
-                _, _, pin = self._kept.pop(key)
-                self._files -= _weight(pin.artifact.manifest)
+                self._files -= _weight(self._kept.pop(key))
 
-    def _meaning(self, repo: RepoId, revision: str) -> _Stamp:
-        """Return what changes when the revision means another commit, or the commit gets its listing."""
-        root = f"{self._cache.folder(repo).path}/"
-        if is_commit(revision):
-            return (*_state(f"{root}snapshots/{revision}")[1:], *_state(f"{root}trees/{revision}.json"))
-        return _state(f"{root}refs/{revision}")
-
-    def _record(self, repo: RepoId, commit: str) -> _Stamp:
-        """Return what changes when more is known of the repo: a card that comes later may say that it is gated."""
-        root = f"{self._cache.folder(repo).path}/"
-        files = ("provenance", *(f"snapshots/{commit}/{path}" for path in (CARD, CONFIG)))
-        return tuple(part for path in files for part in _state(root + path) or (0, 0))
-
-    def _keep(self, key: tuple[RepoId, str], stamp: _Stamp, pin: Pin) -> None:
+    def _keep(self, key: tuple[RepoId, str], kept: _Kept) -> None:
         with self._lock:
             if (old := self._kept.pop(key, None)) is not None:
-                self._files -= _weight(old[2].artifact.manifest)
-            self._kept[key] = (stamp, time.monotonic() + BELIEVED, pin)
-            self._files += _weight(pin.artifact.manifest)
+                self._files -= _weight(old)
+            self._kept[key] = kept
+            self._files += _weight(kept)
             while self._files > MOST_FILES and len(self._kept) > 1:
-                _, (_, _, oldest) = self._kept.popitem(last=False)
-                self._files -= _weight(oldest.artifact.manifest)
+                _, oldest = self._kept.popitem(last=False)
+                self._files -= _weight(oldest)
 
 
-def _weight(manifest: Manifest) -> int:
-    return len(manifest.files) + 8
+def _weight(kept: _Kept) -> int:
+    return len(kept.pin.artifact.manifest.files) + 8
+
+
+def _meaning(folder: str, revision: str) -> _Stamp:
+    """Return what changes when the revision means another commit, or the commit gets its listing."""
+    if is_commit(revision):
+        return (*_state(f"{folder}/snapshots/{revision}")[1:], *_state(f"{folder}/trees/{revision}.json"))
+    return _state(f"{folder}/refs/{revision}")
+
+
+def _record(folder: str, commit: str) -> _Stamp:
+    """Return what changes when more is known of the repo: a card that comes later may say that it is gated."""
+    files = ("provenance", f"snapshots/{commit}/{CARD}", f"snapshots/{commit}/{CONFIG}")
+    return tuple(part for path in files for part in _state(f"{folder}/{path}") or (0, 0))
 
 
 def _state(path: str) -> _Stamp:

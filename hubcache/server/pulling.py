@@ -81,9 +81,11 @@ class PullThroughHub:
 
     def open(self, pin: Pin, path: RepoPath, /) -> Flow | Passage:
         """Open a file here, else let it come."""
+        if (running := self._fills.running(pin.artifact, path)) is not None:
+            return running
         flow = self._cached.find(pin, path)
         if flow is not None and flow.failure is not None and flow.path is not None:
-            self._set_aside(pin, flow.path)
+            self._set_aside(pin, pin.artifact.entry(path).blob.digest, flow.path)
             flow = None
         if flow is not None:
             return flow
@@ -128,15 +130,13 @@ class PullThroughHub:
         self._believed[repo, revision] = _Believed(pin, time.monotonic() + seconds)
         return pin
 
-    def _set_aside(self, pin: Pin, file: Path) -> None:
-        """Move a damaged file out of the way, so that a sound one can take its place."""
-        if file.parent.name != "blobs":
-            return
+    def _set_aside(self, pin: Pin, digest: Digest, file: Path) -> None:
+        """Move a damaged blob, or a snapshot's real file, out of the way, so that a sound one can take its place."""
         folder = self._cache.folder(pin.repo).path / "quarantine"
         with suppress(OSError):
             folder.mkdir(exist_ok=True)
-            os.replace(file, folder / f"{file.name}.{secrets.token_hex(4)}")
-        self._fills.suspects.note(Digest.parse(file.name))
+            os.replace(file, folder / f"{digest.hex}.{secrets.token_hex(4)}")
+        self._fills.suspects.note(digest)
 
 
 class PassThroughHub:

@@ -9,7 +9,6 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -70,11 +69,6 @@ class App:
         if self._served.upstream is not None:
             self._served.upstream.close()
         self._served.index.close()
-
-
-def open_index(state: Path | None) -> Index:
-    """Open what is remembered of the cache's files, in this machine's state folder."""
-    return Index(state / "index.sqlite3" if state is not None else None)
 
 
 def build_app(served: Served, settings: FrontSettings, log: Log) -> App:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
 
 import typer
 
-from hubcache.cache.scan import CommitSummary, RepoSummary, scan, scan_commits
+from hubcache.app.records import open_index
+from hubcache.cache.scan import CommitSummary, RepoSummary, scan_commits
+from hubcache.cache.summaries import scan_indexed
+from hubcache.core.filters import chosen, parse_filter, parse_sort
 from hubcache_cli.options import AsJson, CacheDir, make_settings, parse_kind
 from hubcache_cli.output import (
     age_text,
@@ -22,42 +25,43 @@ from hubcache_cli.output import (
     terminal_width,
 )
 
-SORTS: dict[str, Callable[[RepoSummary], Any]] = {
-    "name": lambda summary: (summary.repo.name.lower(), summary.repo),
-    "size": lambda summary: -summary.size,
-    "used": lambda summary: -summary.last_used,
-    "modified": lambda summary: -summary.last_modified,
-}
-
 
 def run(
     revisions: Annotated[bool, typer.Option("--revisions", help="A line for each commit.")] = False,
     kind: Annotated[str | None, typer.Option("--type", help="Only models, datasets or spaces.")] = None,
-    sort: Annotated[Literal["name", "size", "used", "modified"], typer.Option(help="What comes first.")] = "name",
-    limit: Annotated[int | None, typer.Option(min=0, help="Only the first so many repos.")] = None,
+    filters: Annotated[
+        list[str] | None, typer.Option("--filter", "-f", metavar="EXPR", help="size>1GB, accessed>30d, refs=main, …")
+    ] = None,
+    sort: Annotated[str, typer.Option(metavar="KEY", help="name, size, accessed or modified; :asc or :desc.")] = "name",
+    limit: Annotated[int | None, typer.Option(min=0, help="Only the first so many.")] = None,
     as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the references alone, whole.")] = False,
     cache_dir: CacheDir = None,
 ) -> None:
     """List the repos in the cache: their size, files, last use and refs.
 
-    Sizes are what stands on the disk, each blob once. The largest, the last used or the last modified come first.
-    Long names are cut in the table alone.
+    Sizes are what stands on the disk, each blob once. Filters are those of `hf cache ls`, and all must hold: size,
+    accessed and modified (a span of time ago) with > < >= <=, type and refs with =. Long names are cut in the table.
     """
-    root = make_settings(cache_dir).hub_cache
-    wanted = parse_kind(kind)
-    found = sorted((one for one in scan(root) if wanted in (None, one.repo.kind)), key=SORTS[sort])
-    shown = found[:limit]
-    for summary in [] if as_json or quiet else shown:
+    settings = make_settings(cache_dir)
+    root = settings.hub_cache
+    wanted, conditions, order = parse_kind(kind), [parse_filter(text) for text in filters or ()], parse_sort(sort)
+    everything = [one for one in scan_indexed(root, open_index(settings)) if wanted in (None, one.repo.kind)]
+    for summary in [] if as_json or quiet else everything:
         if summary.problem:
             note(f"{summary.repo}: {plain(summary.problem)}")
     if revisions:
-        _list_commits([commit for summary in shown for commit in scan_commits(summary)], as_json=as_json, quiet=quiet)
+        commits = [commit for summary in everything for commit in scan_commits(summary)]
+        found = chosen(commits, conditions, order, time.time())
+        _list_commits(found[:limit], as_json=as_json, quiet=quiet)
+        shown = len(found[:limit])
     else:
-        _list_repos(shown, as_json=as_json, quiet=quiet)
+        repos = chosen(everything, conditions, order, time.time())
+        _list_repos(repos[:limit], as_json=as_json, quiet=quiet)
+        shown = len(repos[:limit])
     if not as_json and not quiet:
-        note(_totals(found, len(shown), f"{root}"))
-    elif not found:
+        note(_totals(everything, shown, f"{root}", is_of_repos=not revisions))
+    elif not everything:
         note(f"nothing is cached in {root}")
 
 
@@ -116,6 +120,7 @@ def _repo_facts(summary: RepoSummary) -> dict[str, Any]:
         "last_modified": summary.last_modified,
         "partial_files": summary.partial_files,
         "partial_size": summary.partial_size,
+        "orphan_size": summary.orphan_size,
         "problem": summary.problem,
     }
 
@@ -133,11 +138,14 @@ def _commit_facts(commit: CommitSummary) -> dict[str, Any]:
     }
 
 
-def _totals(found: Sequence[RepoSummary], shown: int, root: str) -> str:
+def _totals(found: Sequence[RepoSummary], shown: int, root: str, *, is_of_repos: bool) -> str:
     if not found:
         return f"nothing is cached in {root}"
-    commits = counted(sum(len(one.commits) for one in found), "commit")
-    text = f"{counted(len(found), 'repo')}, {commits}, {size_text(sum(one.size for one in found))} in {root}"
+    count = sum(len(one.commits) for one in found)
+    text = f"{counted(len(found), 'repo')}, {counted(count, 'commit')}, {size_text(sum(one.size for one in found))}"
+    text += f" in {root}"
     if partial := sum(one.partial_size for one in found):
         text += f"; {size_text(partial)} of unfinished files"
-    return text if shown == len(found) else f"{text}; {shown} shown"
+    if orphans := sum(one.orphan_size for one in found):
+        text += f"; {size_text(orphans)} that no snapshot links to"
+    return text if shown == (len(found) if is_of_repos else count) else f"{text}; {shown} shown"

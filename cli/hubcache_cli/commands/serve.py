@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hubcache.app.compose import compose
+from hubcache.app.records import open_index
 from hubcache.app.serving import Place, upstream_of
 from hubcache.errors import UsageError
 from hubcache_cli.options import CacheDir, make_settings
@@ -39,7 +40,7 @@ def run(
     """
     try:
         from hubcache.server.app import FrontSettings
-        from hubcache.server.run import Served, build_app, open_index, serve
+        from hubcache.server.run import Served, build_app, serve
     except ModuleNotFoundError as error:
         raise UsageError(f"serving needs {error.name}", hint="pip install 'hubcache[serve]'") from error
     settings = make_settings(cache_dir)
@@ -48,7 +49,7 @@ def run(
     front = FrontSettings(tuple(names or ()), tuple(origins or ()), "offline" if settings.offline else "pull-through")
     place = Place(host, port, front.names, front.instance)
     upstream: Source | None = upstream_of(settings, place, notify=note)
-    served = Served(app.cache, open_index(settings.state), app.mirrors.serve, upstream)
+    served = Served(app.cache, open_index(settings), app.mirrors.serve, upstream)
     note(f"serving {app.cache.root}, {front.mode}" + _reach(host))
     serve(build_app(served, front, note), host, port, announce=lambda endpoint: print(endpoint, flush=True))
 
