@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.bench import measure
+from tests.bench import measure, serving
 from tests.bench.measure import CommandFailed, Target
 
 ROOT = Path(__file__).parents[1]
@@ -62,7 +62,7 @@ def test_warm_prints_one_line(tmp_path: Path) -> None:
 
 def test_cache_ls_prints_one_line(tmp_path: Path) -> None:
     told = bench("cache_ls", tmp_path, "--repos", "4", "--files", "2")
-    check(told, "cache_ls", {"hubcache", "hf"}, {"wall_to_hf"})
+    check(told, "cache_ls", {"hubcache", "hubcache_without_index", "hf"}, {"wall", "cold_to_hf"})
 
 
 def test_limited_origin_prints_one_line(tmp_path: Path) -> None:
@@ -85,6 +85,36 @@ def test_killed_mirror_prints_one_line(tmp_path: Path) -> None:
     check(told, "killed_mirror", {"undisturbed", "killed"}, {"more_s", "more_bytes_of_size", "wrong_digests"})
     assert told["targets"]["wrong_digests"]["is"] == 0
     assert all(sum(sent) > 23456789 * 0.9 and min(sent) > 0 for sent in told["sent_bytes"]["killed"])
+
+
+def test_serve_warm_prints_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    sizes = ("--size", "3456789", "--small-size", "123456", "--clients", "3", "--requests", "2")
+    told = bench("serve_warm", tmp_path, *sizes, "--no-olah")
+    servers = {"hubcache", "aiohttp"} | ({"nginx"} if serving.nginx_command() else set())
+    targets = {"large_wall_to_nginx", "large_cpu_to_nginx", "small_wall_to_nginx"} if "nginx" in servers else set()
+    check(told, "serve_warm", {f"{server}_{kind}" for server in servers for kind in ("large", "small")}, targets)
+
+
+def test_serve_metadata_prints_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    told = bench("serve_metadata", tmp_path, "--seconds", "0.2", "--files", "120", "--no-olah")
+    targets = {"head_us_each", "head_p95_ms", "revision_us_each", "revision_p95_ms", "listing_s"}
+    check(told, "serve_metadata", {"hubcache_head", "hubcache_revision", "aiohttp_get", "listing"}, targets)
+
+
+def test_serve_cold_prints_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    told = bench("serve_cold", tmp_path, "--size", "3456789", "--rate", "5000000", "--clients", "5")
+    check(told, "serve_cold", {"direct", "hubcache"}, {"sent_of_size", "first_byte_s", "wall_to_direct"})
+    assert told["sent_bytes"]["direct"] == [3456789]
+
+
+def test_serve_memory_prints_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    few = ("--clients", "6", "--cold", "2", "--seconds", "2", "--client-rate", "200000", "--rate", "9000000")
+    told = bench("serve_memory", tmp_path, "--sizes", "3456789", "12345678", *few)
+    check(told, "serve_memory", {"3456789", "12345678"}, {"peak_rss_bytes_3456789", "peak_rss_bytes_12345678"})
 
 
 def test_a_benchmark_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -143,6 +144,12 @@ class Failover:
             self._release(member)
             raise
         return _MirrorContent(content, member, self, (member.mirror.url, artifact.repo, path))
+
+    def for_one_run(self) -> Failover:
+        """Share the mirrors, their connections and their health with a run in which drops say nothing of later ones."""
+        run = copy(self)
+        run._dropped = set()
+        return run
 
     def drop(self, origins: Collection[str]) -> bool:
         """Ask these mirrors no more in this run, because they sent wrong bytes; tell whether others remain."""

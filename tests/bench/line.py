@@ -83,16 +83,16 @@ def shared_pace(line: Line) -> type[httpd.Pace]:
 
 
 def main() -> None:
-    """Serve one folder as one repo until killed, the endpoint on the first line of stdout."""
+    """Serve folders as repos until killed, the endpoint on the first line of stdout."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--dir", type=Path, required=True)
-    parser.add_argument("--repo", required=True)
+    parser.add_argument("--repo", nargs=2, action="append", required=True, metavar=("NAME", "DIR"))
     parser.add_argument("--rate", type=int, required=True, help="bytes per second of all bodies together")
     parser.add_argument("--tally", type=Path, required=True, help="the file to note in")
     arguments = parser.parse_args()
     setattr(httpd, "Pace", shared_pace(Line(arguments.rate, arguments.tally)))  # noqa: B010  # a class of ours in its place
     hub = LoopHub()
-    hub.add_repo(arguments.repo, folder_files(arguments.dir))
+    for name, folder in arguments.repo:
+        hub.add_repo(name, folder_files(Path(folder)))
     hub.rate = arguments.rate
     ends = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # before any thread is made: threads inherit it

@@ -55,8 +55,7 @@ def main() -> None:
 
 def line_command(folder: Path, repo: Path, rate: int) -> list[str]:
     """Return the command of a hub behind a new line."""
-    options = ["--dir", str(repo), "--repo", REPO, "--rate", str(rate), "--tally", str(folder / "tally")]
-    return ["tests.bench.line", *options]
+    return ["tests.bench.line", "--repo", REPO, str(repo), "--rate", str(rate), "--tally", str(folder / "tally")]
 
 
 def direct(folder: Path, repo: Path, arguments: argparse.Namespace, seen: list[Cold]) -> Run:

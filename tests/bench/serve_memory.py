@@ -28,7 +28,7 @@ def main() -> None:
     options.add_argument("--cold", type=int, default=8, help="files that the other half makes the server fetch")
     options.add_argument("--seconds", type=float, default=15.0, help="how long the clients read")
     options.add_argument("--client-rate", type=int, default=1_000_000, help="bytes per second of each client")
-    options.add_argument("--rate", type=int, default=40_000_000, help="bytes per second of each body from upstream")
+    options.add_argument("--rate", type=int, default=300_000_000, help="bytes per second of upstream's line")
     arguments = options.parse_args()
     with measure.scratch(arguments.dir) as place:
         contenders = {str(size): contender(size, arguments) for size in arguments.sizes}
@@ -48,10 +48,11 @@ def held(folder: Path, size: int, arguments: argparse.Namespace) -> Run:
         CommandFailed: a client was at its end, or had nothing.
     """
     for at in range(arguments.cold):
-        write_sparse(folder / "repo" / cold_name(at), size)
+        write_sparse(folder / "cold" / cold_name(at), size)
     write_sparse(folder / "warm" / FILE, size)
     serving.lay_out_folder(folder / "hub", WARM, folder / "warm")
-    upstream = ["tests.support.loophub", "--dir", str(folder / "repo"), "--repo", REPO, "--rate", str(arguments.rate)]
+    repos = ["--repo", REPO, str(folder / "cold"), "--repo", WARM, str(folder / "warm")]
+    upstream = ["tests.bench.line", *repos, "--rate", str(arguments.rate), "--tally", str(folder / "tally")]
     with measure.served(upstream) as endpoint, serving.hubcache(folder, endpoint) as peer:
         before = peer.cpu
         options = {"rate": arguments.client_rate, "hold": arguments.seconds, "clients": arguments.clients}
@@ -93,7 +94,7 @@ def tell(arguments: argparse.Namespace, measured: dict[str, list[Run]]) -> None:
         "clients": arguments.clients,
         "cold_files": arguments.cold,
         "client_bytes_per_s": arguments.client_rate,
-        "limit_bytes_per_s": arguments.rate,
+        "line_bytes_per_s": arguments.rate,
         "runs": arguments.runs,
     }
     targets = {f"peak_rss_bytes_{size}": Target(peak, PEAK_RSS) for size, peak in peaks.items()}

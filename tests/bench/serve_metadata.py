@@ -1,8 +1,9 @@
-"""Small answers: HEAD of a file and a revision's facts under wrk, and the first listing of a large repo.
+"""Small answers: HEAD of a file and a revision's facts under load, and the first listing of a large repo.
 
-Beside hubcache serve stand a bare aiohttp route, which is as fast as the library gets, and olah, which has the same
-answers in its cache. The wall and CPU times told are those of 1,000 requests. A listing is timed on a server that was
-just started, over a cache that huggingface_hub could have written; it is over when the rows were parsed.
+Beside hubcache serve stand a bare aiohttp route, which is as fast as the library gets, and olah, which has the
+revision's facts in its cache and asks upstream at every HEAD. The wall and CPU times told are those of 1,000 requests.
+A listing is timed on a server that was just started, over a cache that huggingface_hub could have written; it is over
+when the rows were parsed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import json
 import statistics
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Mapping
@@ -29,19 +31,11 @@ P95_MS = 5.0
 LISTED_S = 0.2
 MANY = "bench/many"
 FOLDER = 100  # files of each folder of the large repo
-LUA = """wrk.method = "%s"
-done = function(summary, latency)
-  local e = summary.errors
-  io.write(string.format('\\n{"requests": %%d, "us": %%d, "errors": %%d, "p50_us": %%d, "p95_us": %%d}\\n',
-    summary.requests, summary.duration, e.connect + e.read + e.write + e.status + e.timeout,
-    latency:percentile(50), latency:percentile(95)))
-end
-"""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one run of wrk found: answers per second, and the time under which 95 of 100 stay, in milliseconds."""
+    """What one run found: answers per second, and the time under which 95 of 100 stay, in milliseconds."""
 
     per_s: float
     p95_ms: float
@@ -50,7 +44,7 @@ class Load:
 def main() -> None:
     """Run the benchmark and print its line."""
     options = measure.parser(__doc__, runs=3)
-    options.add_argument("--seconds", type=int, default=4, help="of each run of wrk")
+    options.add_argument("--seconds", type=float, default=4.0, help="of each run")
     options.add_argument("--connections", type=int, default=16)
     options.add_argument("--files", type=int, default=10_000, help="of the repo that is listed")
     options.add_argument("--no-olah", action="store_true", help="leave olah out, which has to be installed")
@@ -75,7 +69,7 @@ def write_repos(place: Path, files: int) -> None:
 
 
 def measure_loads(place: Path, arguments: argparse.Namespace, loads: dict[str, list[Load]]) -> dict[str, list[Run]]:
-    """Start the servers and let them take turns under wrk, the first turn unmeasured."""
+    """Start the servers and let them take turns under load, the first turn unmeasured."""
     with ExitStack() as stack:
         ours = stack.enter_context(serving.hubcache(place))
         bare = stack.enter_context(serving.bare(place / "repo"))
@@ -87,7 +81,7 @@ def measure_loads(place: Path, arguments: argparse.Namespace, loads: dict[str, l
             asked |= questions("olah", stack.enter_context(serving.olah(place / "olah", upstream, large)))
 
         def contender(name: str) -> Contender:
-            return lambda folder: loaded(folder, *asked[name], arguments, loads.setdefault(name, []))
+            return lambda _: loaded(*asked[name], arguments, loads.setdefault(name, []))
 
         contenders = {name: contender(name) for name in asked}
         measure.alternate(contenders, runs=1, place=place)
@@ -103,25 +97,21 @@ def questions(name: str, peer: Peer) -> dict[str, tuple[Peer, str, str]]:
     }
 
 
-def loaded(folder: Path, peer: Peer, method: str, target: str, arguments: argparse.Namespace, loads: list[Load]) -> Run:
-    """Run wrk against a server with one thread.
+def loaded(peer: Peer, method: str, target: str, arguments: argparse.Namespace, loads: list[Load]) -> Run:
+    """Ask a server for some seconds.
 
     Raises:
-        CommandFailed: an answer was none, or no 2xx.
+        CommandFailed: an answer was no 200.
     """
-    script = folder / "ask.lua"
-    script.write_text(LUA % method)
-    command = ["wrk", "-t1", f"-c{arguments.connections}", f"-d{arguments.seconds}s", "-s", str(script)]
+    command = [sys.executable, "-m", "tests.bench.ask", peer.endpoint + target, "--method", method]
+    command += ["--connections", str(arguments.connections), "--seconds", str(arguments.seconds)]
     before = peer.cpu
-    done = subprocess.run([*command, peer.endpoint + target], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=measure.ROOT, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode:
-        raise CommandFailed(f"wrk: {done.stdout} {done.stderr}")
-    told = json.loads(done.stdout.splitlines()[-1])
-    if told["errors"] or not told["requests"]:
-        raise CommandFailed(f"{method} {target}: {told['errors']} of {told['requests']} went wrong")
-    loads.append(Load(told["requests"] / told["us"] * 1e6, told["p95_us"] / 1000))
-    thousands = told["requests"] / 1000
-    used = serving.cost(peer, before, told["us"] / 1e6)
+        raise CommandFailed(f"{method} {target}: {done.stderr}")
+    told = json.loads(done.stdout)
+    loads.append(Load(told["answers"] / told["seconds"], told["p95_ms"]))
+    used, thousands = serving.cost(peer, before, told["seconds"]), told["answers"] / 1000
     return replace(used, wall=used.wall / thousands, cpu=used.cpu / thousands)
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.clients.world import Client, Told, Wanted, told_in
+from tests.clients.world import Client, Told, Wanted, lacks, told_in
 from tests.support.clients import OFFLINE, PULLING, Case
 from tests.support.loophub import LoopHub
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, lacks("pyarrow", "datasets", "evaluate")]
 
 ROWS = [{"text": f"row {number}", "label": number % 3} for number in range(500)]
 CARD = b"""---
@@ -67,11 +67,10 @@ def csv(rows: list[dict[str, Any]]) -> bytes:
 
 
 def parquet(rows: list[dict[str, Any]]) -> bytes:
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
+    from pyarrow import Table, parquet
 
     written = io.BytesIO()
-    parquet.write_table(pyarrow.Table.from_pylist(rows), written, row_group_size=100)
+    parquet.write_table(Table.from_pylist(rows), written, row_group_size=100)
     return written.getvalue()
 
 

@@ -15,6 +15,7 @@ import pytest
 from tests.clients.venvs import python_with
 from tests.clients.world import Client, Told, Wanted, told_in
 from tests.support.clients import MODES, OFFLINE, PULLING, Case
+from tests.support.httpd import Reply, Request
 from tests.support.loophub import LoopHub
 
 pytestmark = pytest.mark.slow
@@ -40,9 +41,19 @@ WANTED = [
 ]  # fmt: skip
 
 
+class TaggedHub(LoopHub):
+    """A hub that tells a model's tags, as the Hub makes them of its card."""
+
+    def _api(self, request: Request, kind: str, segments: list[str]) -> Reply:
+        reply = super()._api(request, kind, segments)
+        if isinstance(reply.body, bytes) and segments[:2] == ["org", "m"]:
+            reply.body = reply.body.replace(b'"tags": []', b'"tags": ["loop"]')
+        return reply
+
+
 @pytest.fixture(scope="module")
 def hub() -> Iterator[LoopHub]:
-    with LoopHub() as server:
+    with TaggedHub() as server:
         first = server.add_repo("org/m", MODEL)
         server.set_ref("org/m", "refs/tags/v1", first)
         server.set_ref("org/m", "refs/pr/1", first)
@@ -135,17 +146,24 @@ FILE_SYSTEM: dict[str, tuple[str, Expected]] = {
     "exists": ("HfFileSystem.exists", lambda hub: [True, False]),
 }
 SCRIPTS = {"hub_pull.py": PULLS, "hub_api.py": API, "hub_fs.py": FILE_SYSTEM}
-NEW, NO_XET, OLD = "huggingface_hub", "huggingface_hub without hf_xet", "huggingface_hub 0.36"
+NEW, NO_XET, OLD = "huggingface_hub", "huggingface_hub, HF_HUB_DISABLE_XET=1", "huggingface_hub 0.36"
 RUNS = (
     [(NEW, script, mode) for script in SCRIPTS for mode in MODES]
     + [(NO_XET, "hub_pull.py", mode) for mode in (OFFLINE, PULLING)]
     + [(OLD, script, mode) for script in SCRIPTS for mode in (OFFLINE, PULLING)]
 )
-MODES_OF = {NEW: MODES, NO_XET: (OFFLINE, PULLING), OLD: (OFFLINE, PULLING)}
+
+
+def case_of(client: str, script: str, case: str) -> Case:
+    """Return a case with the modes it is proven in; a mirror with an upstream tells only those refs that it holds."""
+    modes = tuple(mode for each, file, mode in RUNS if (each, file) == (client, script))
+    return Case(client, SCRIPTS[script][case][0], tuple(mode for mode in modes if (case, mode) != ("refs", PULLING)))
+
+
 CASES = [
-    Case(client, did, MODES_OF[client])
+    case_of(client, script, case)
     for client, script in dict.fromkeys((client, script) for client, script, _ in RUNS)
-    for did, _ in SCRIPTS[script].values()
+    for case in SCRIPTS[script]
 ]
 
 
@@ -156,6 +174,7 @@ def pairs(*scripts: str) -> list[Any]:
         for run in RUNS
         if run[1] in scripts
         for case in SCRIPTS[run[1]]
+        if run[2] in case_of(*run[:2], case).modes
     ]
 
 
@@ -177,8 +196,8 @@ def runs(hub: LoopHub, tmp_path_factory: pytest.TempPathFactory) -> Callable[...
 def test_what_is_pulled_is_what_upstream_has_and_is_there_offline(
     run: Run, case: str, runs: Callable[..., Told], hub: LoopHub
 ) -> None:
-    told, (did, expected) = runs(*run), PULLS[case]
-    with told.proven(Case(told.client, did, MODES_OF[told.client])):
+    told, (_, expected) = runs(*run), PULLS[case]
+    with told.proven(case_of(*run[:2], case)):
         assert told.value(case) == told.again(case) == expected(hub)
 
 
@@ -186,6 +205,11 @@ def test_what_is_pulled_is_what_upstream_has_and_is_there_offline(
 def test_what_the_mirror_answers_is_what_upstream_has(
     run: Run, case: str, runs: Callable[..., Told], hub: LoopHub
 ) -> None:
-    told, (did, expected) = runs(*run), (API | FILE_SYSTEM)[case]
-    with told.proven(Case(told.client, did, MODES_OF[told.client])):
+    told, (_, expected) = runs(*run), SCRIPTS[run[1]][case]
+    with told.proven(case_of(*run[:2], case)):
         assert told.value(case) == expected(hub)
+
+
+@pytest.mark.xfail(strict=True, reason="upstream is not asked for refs: the mirror tells those that it holds")
+def test_with_an_upstream_every_ref_of_upstream_is_told(runs: Callable[..., Told], hub: LoopHub) -> None:
+    assert runs(NEW, "hub_api.py", PULLING).value("refs") == refs(hub)

@@ -13,11 +13,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.clients import ADOPTED, OFFLINE, PULLING, Case, recorded
 from tests.support.commandline import CommandLine
+from tests.support.httpd import body_hex
 from tests.support.loophub import LoopHub
 from tests.support.serving import Served
 
@@ -103,17 +107,19 @@ def is_upstreams(file: Path, cache: Path, hub: LoopHub) -> bool:
     """Tell whether a file of a snapshot has the content that its commit has upstream."""
     folder, _, commit, *parts = file.relative_to(cache).parts
     kinds, name = folder.split("--", 1)
-    published = hub.files(name.replace("--", "/"), commit, kind=KINDS[kinds])["/".join(parts)].body
-    content = published if isinstance(published, bytes) else published.read_bytes()
-    return sha256(content).digest() == sha256(file.read_bytes()).digest()
+    published = hub.files(name.replace("--", "/"), commit, kind=KINDS[kinds]).get("/".join(parts))
+    return published is not None and body_hex(published.body, "sha256") == sha256(file.read_bytes()).hexdigest()
+
+
+def lacks(*modules: str) -> pytest.MarkDecorator:
+    """Skip what needs a client that is not installed: the tests' smallest set of packages has none."""
+    missing = [module for module in modules if find_spec(module) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 
 
 @contextmanager
 def mirror(mode: str, folder: Path, hub: LoopHub, wanted: Sequence[Wanted]) -> Iterator[str]:
     """Serve in a mode and give the endpoint; in the offline ones the cache is filled first and upstream stopped."""
-    if os.environ.get("DIRECT"):
-        yield hub.endpoint
-        return
     if mode == PULLING:
         with Served(folder, HF_ENDPOINT=hub.endpoint) as served:
             yield served.endpoint

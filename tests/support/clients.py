@@ -31,7 +31,7 @@ Each client is unmodified and runs in a process of its own, told of nothing but 
 with the mirror and upstream gone. Three ways of serving: `offline` from a cache that `hubcache pull` filled, `offline`
 from one that huggingface_hub filled, and `pull-through` from an empty cache with an upstream behind it.
 
-`python -m tests.support.clients write` made this table of what passed in one run of the suite.
+`python -m tests.support.clients write` made this table of what passed when it was last run.
 
 """
 

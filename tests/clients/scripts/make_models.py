@@ -33,9 +33,8 @@ def make():
     for name, shard in (("bert", "1GB"), ("sharded", "20KB")):
         model.save_pretrained(folder / name, max_shard_size=shard)
         tokenizer.save_pretrained(folder / name)
-    adapted = get_peft_model(
-        model, LoraConfig(task_type="SEQ_CLS", r=4, init_lora_weights=False, base_model_name_or_path="org/bert")
-    )
+    adapted = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=4, init_lora_weights=False))
+    adapted.peft_config["default"].base_model_name_or_path = "org/bert"
     adapted.save_pretrained(folder / "lora")
     return {"ids": tokenizer(SENTENCE)["input_ids"], "plain": plain, "adapted": logits(adapted, tokenizer)}
 
