@@ -85,6 +85,20 @@ class Previewing(Protocol):
 
 
 @runtime_checkable
+class RefTelling(Protocol):
+    """A source whose repos have refs that can be listed."""
+
+    def refs(self, repo: RepoId, /) -> Mapping[str, str]:
+        """Return what each ref means, as the cache names refs.
+
+        Raises:
+            NotFound, AccessDenied, SourceUnavailable: as resolve.
+            IntegrityError: the answer makes no sense.
+        """
+        ...
+
+
+@runtime_checkable
 class Mirrored(Protocol):
     """A source with several origins for the same bytes; `connections` is how many one file may use of them."""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from hubcache.core.artifact import Entry, RepoId, RepoPath, parse_path
+from hubcache.core.artifact import Entry, RepoId, RepoPath, parse_commit, parse_path, parse_revision
 from hubcache.core.digests import Blob, Digest
 from hubcache.errors import (
     AccessDenied,
@@ -45,6 +45,32 @@ def revision_path(repo: RepoId, revision: str) -> str:
 def tree_path(repo: RepoId, commit: str) -> str:
     """Return the path of a commit's whole listing."""
     return f"{api_path(repo)}/tree/{commit}?recursive=true&expand=false"
+
+
+def refs_path(repo: RepoId) -> str:
+    """Return the path that answers a repo's refs, pull requests included."""
+    return f"{api_path(repo)}/refs?include_prs=1"
+
+
+def parse_refs(answer: Any) -> dict[str, str]:
+    """Read a repo's refs as the cache names them: branches and tags plain, all others whole ("refs/pr/1").
+
+    Raises:
+        IntegrityError: it is no such answer.
+    """
+    try:
+        groups = [
+            (group, row)
+            for group in ("branches", "tags", "converts", "pullRequests")
+            for row in answer.get(group) or ()
+        ]
+        plain = {"branches", "tags"}
+        return {
+            parse_revision(row["name" if group in plain else "ref"]): parse_commit(row["targetCommit"])
+            for group, row in groups
+        }
+    except (KeyError, TypeError, AttributeError, BadReference) as error:
+        raise IntegrityError(f"the answer tells no refs: {str(answer)[:200]} ({error})") from error
 
 
 def resolve_path(repo: RepoId, revision: str, path: RepoPath) -> str:

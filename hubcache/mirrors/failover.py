@@ -9,17 +9,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from hubcache.core.artifact import Artifact, RepoId, RepoPath
-from hubcache.core.ports import Content, Source
+from hubcache.core.ports import Content, RefTelling, Source
 from hubcache.core.reference import Reference
 from hubcache.errors import (
     AccessDenied,
@@ -35,6 +35,8 @@ from hubcache.mirrors.book import HealthBook
 from hubcache.mirrors.config import Mirror
 from hubcache.mirrors.rate import RateLimit
 from hubcache.net import ATTEMPTS, retry
+
+_T = TypeVar("_T")
 
 MOST = 16
 """Connections to one mirror for one file; its own limit holds for all files together."""
@@ -82,22 +84,31 @@ class Failover:
             SourceUnavailable: none answered; the message has each one's reason.
         """
         # Several are asked in turn, again and again; a single one's source has that patience of its own.
-        return retry(lambda: self._resolve(reference), attempts=ATTEMPTS if len(self._trusted) > 1 else 1)
+        attempts = ATTEMPTS if len(self._trusted) > 1 else 1
+        artifact, member = retry(
+            lambda: self._ask(reference.repo, lambda source: source.resolve(reference)), attempts=attempts
+        )
+        return replace(artifact, origin=member.mirror.url)
 
-    def _resolve(self, reference: Reference) -> Artifact:
+    def refs(self, repo: RepoId, /) -> Mapping[str, str]:
+        """Ask the first mirror that is trusted for metadata and answers what a repo's refs mean."""
+        return self._ask(repo, lambda source: source.refs(repo) if isinstance(source, RefTelling) else {})[0]
+
+    def _ask(self, repo: RepoId, question: Callable[[Source], _T]) -> tuple[_T, Member]:
+        """Return the first answer, and who gave it."""
         reasons: list[SourceUnavailable | IntegrityError] = []
-        for member in self._ordered(self._ready(self._permitted(self._trusted, reference.repo))):
+        for member in self._ordered(self._ready(self._permitted(self._trusted, repo))):
             began = time.monotonic()
             try:
-                artifact = member.source.resolve(reference)
+                answer = question(member.source)
             except (SourceUnavailable, IntegrityError) as error:
                 self._record_failure(member, error)
                 reasons.append(error)
             else:
                 latency = time.monotonic() - began
                 self._book.record(member.mirror.url, lambda facts, _: health.answered(facts, latency))  # noqa: B023
-                return replace(artifact, origin=member.mirror.url)
-        raise _combined(reasons, f"{reference.address}: no mirror that is trusted for metadata may be asked for it")
+                return answer, member
+        raise _combined(reasons, f"{repo}: no mirror that is trusted for metadata may be asked for it")
 
     def open(self, artifact: Artifact, path: RepoPath, start: int = 0, end: int | None = None) -> Content:
         """Open a range at the least busy mirror in health, and at the next one if that gives no answer.

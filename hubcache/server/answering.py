@@ -132,9 +132,8 @@ class Api:
 
     async def _refs(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
         repo = _repo(route)
-        pin = await self._pin(repo, "main")
-        refs = await self._workers.result(partial(self._shelf.refs, repo)) or {"main": pin.commit}
-        return _json_response(answers.refs(refs, include_prs=_flag(route, "include_prs")), self._marks(request, pin))
+        refs = await self._workers.result(partial(self._hub.refs, repo))
+        return _json_response(answers.refs(refs, include_prs=_flag(route, "include_prs")))
 
     async def _commits(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
         pin = await self._pin(_repo(route), whole_revision(route.rest) if route.rest else "main")

@@ -54,6 +54,14 @@ class Hub(Protocol):
         """Tell whether a client may have got wrong bytes of the file, and has to get all of it again."""
         ...
 
+    def refs(self, repo: RepoId, /) -> Mapping[str, str]:
+        """Return what each ref means.
+
+        Raises:
+            NotFound, AccessDenied, SourceUnavailable: as pin.
+        """
+        ...
+
 
 class CachedHub:
     """The cache alone: what is not in it cannot be had."""
@@ -86,6 +94,10 @@ class CachedHub:
     def is_suspect(self, pin: Pin, path: RepoPath, /) -> bool:
         """Nothing that was sent from here is taken back."""
         return False
+
+    def refs(self, repo: RepoId, /) -> Mapping[str, str]:
+        """Return the refs that are here."""
+        return self._shelf.refs(repo)
 
     def find(self, pin: Pin, path: RepoPath) -> Flow | None:
         """Open a file if it stands here with its size."""
@@ -127,6 +139,13 @@ class RuledHub:
     def is_suspect(self, pin: Pin, path: RepoPath, /) -> bool:
         """Ask the hub that sent it."""
         return self._of(pin).is_suspect(pin, path)
+
+    def refs(self, repo: RepoId, /) -> Mapping[str, str]:
+        """Return what each ref means, if it may be told."""
+        self.pin(repo, self._shelf.first_revision(repo) or "main")
+        hub = self._hub(repo, wait=True)
+        assert hub is not None
+        return hub.refs(repo)
 
     def admit(self, pin: Pin) -> None:
         """Check that the repo's files may be had by whoever asks.

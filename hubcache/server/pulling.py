@@ -6,19 +6,20 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from hubcache.cache.store import Cache
 from hubcache.core.about import About
 from hubcache.core.artifact import Artifact, RepoId, RepoPath, is_commit
 from hubcache.core.cards import Held, about_of
 from hubcache.core.digests import Digest
-from hubcache.core.ports import Source
+from hubcache.core.ports import RefTelling, Source
 from hubcache.core.reference import Reference
 from hubcache.errors import CacheError, IntegrityError, NotFound, SourceUnavailable
 from hubcache.server.fills import Fills, Suspects
@@ -27,6 +28,8 @@ from hubcache.server.hubs import CachedHub, Log
 from hubcache.server.passing import Passage
 from hubcache.server.pins import Pin, PinShelf
 from hubcache.server.workers import turn_lent
+
+_T = TypeVar("_T")
 
 PATIENCE = 3.0
 """Seconds to wait for upstream's word on a branch where the cache has an older one."""
@@ -100,6 +103,16 @@ class PullThroughHub:
         """Tell whether wrong bytes of this file were sent within the last hour."""
         return pin.artifact.entry(path).blob.digest in self._fills.suspects
 
+    def refs(self, repo: RepoId, /) -> Mapping[str, str]:
+        """Return upstream's refs and those that are only here; the latter alone where it gives no answer."""
+        here = self._cached.refs(repo)
+        try:
+            return {**here, **self._upstream.refs(repo, has_older=bool(here))}
+        except (SourceUnavailable, IntegrityError):
+            if not here:
+                raise
+            return here
+
     def _read(self, repo: RepoId, revision: str) -> Pin | None:
         with suppress(NotFound):
             return self._shelf.pin(repo, revision)
@@ -170,6 +183,10 @@ class PassThroughHub:
         """Tell whether wrong bytes of this file passed within the last hour."""
         return pin.artifact.entry(path).blob.digest in self._suspects
 
+    def refs(self, repo: RepoId, /) -> Mapping[str, str]:
+        """Ask upstream."""
+        return self._upstream.refs(repo, has_older=False)
+
 
 class Upstream:
     """Upstream's metadata, asked with a limit to the patience, and left in peace for a while when it is out."""
@@ -196,29 +213,43 @@ class Upstream:
             SourceUnavailable: none came in time.
             IntegrityError: it makes no sense.
         """
+        reference = Reference("hf", repo.name, repo, revision)
+        return self._ask(lambda: self.source.resolve(reference), f"{repo}", has_older=has_older)
+
+    def refs(self, repo: RepoId, *, has_older: bool) -> Mapping[str, str]:
+        """Ask what a repo's refs mean; a source that cannot tell has none.
+
+        Raises:
+            NotFound, AccessDenied, SourceUnavailable, IntegrityError: as ask.
+        """
+        source = self.source
+        if not isinstance(source, RefTelling):
+            return {}
+        return self._ask(lambda: source.refs(repo), f"the refs of {repo}", has_older=has_older)
+
+    def _ask(self, question: Callable[[], _T], what: str, *, has_older: bool) -> _T:
         if has_older and self.rest > 0:
             raise SourceUnavailable(self._reason)
-        reference = Reference("hf", repo.name, repo, revision)
         try:
             with turn_lent():
-                artifact = self._within(lambda: self.source.resolve(reference), PATIENCE if has_older else LONGEST)
+                answer = self._within(question, PATIENCE if has_older else LONGEST)
         except (SourceUnavailable, IntegrityError) as error:
             self._rest(error)
             raise
         except Late as late:
-            silence = SourceUnavailable(f"{repo}: upstream gave no answer in time")
+            silence = SourceUnavailable(f"{what}: upstream gave no answer in time")
             self._rest(silence)
             raise silence from late
         if self.out_since is not None:
             self._log(f"upstream answers again, after {time.time() - self.out_since:.0f} s")
         self.out_since, self._rests_until = None, 0.0
-        return artifact
+        return answer
 
-    def _within(self, job: Callable[[], Artifact], seconds: float) -> Artifact:
+    def _within(self, job: Callable[[], _T], seconds: float) -> _T:
         """Do a job in a thread of its own, which goes on where it takes longer."""
         if not self._free.acquire(blocking=False):
             raise SourceUnavailable(f"upstream owes answers to {MOST_ASKED} questions already")
-        future: Future[Artifact] = Future()
+        future: Future[_T] = Future()
 
         def run() -> None:
             try:

@@ -79,6 +79,11 @@ class HubSource:
                 raise IntegrityError(f"{redact(first)} continues its listing at another origin, {redact(url)}")
         raise IntegrityError(f"{redact(first)}: a listing of more than {MAX_PAGES} pages")
 
+    def refs(self, repo: RepoId, /) -> Mapping[str, str]:
+        """Fetch what each of a repo's refs means."""
+        answer, _ = self._net.fetch_json(self._endpoint + wire.refs_path(repo), check=self._check(f"{repo}: its refs"))
+        return wire.parse_refs(answer)
+
     def open(self, artifact: Artifact, path: RepoPath, start: int = 0, end: int | None = None) -> Content:
         """Open a file's bytes, at the place the hub redirected to before, if it did."""
         artifact.entry(path)

@@ -155,9 +155,9 @@ RUNS = (
 
 
 def case_of(client: str, script: str, case: str) -> Case:
-    """Return a case with the modes it is proven in; a mirror with an upstream tells only those refs that it holds."""
+    """Return a case with the modes it is proven in."""
     modes = tuple(mode for each, file, mode in RUNS if (each, file) == (client, script))
-    return Case(client, SCRIPTS[script][case][0], tuple(mode for mode in modes if (case, mode) != ("refs", PULLING)))
+    return Case(client, SCRIPTS[script][case][0], modes)
 
 
 CASES = [
@@ -208,8 +208,3 @@ def test_what_the_mirror_answers_is_what_upstream_has(
     told, (_, expected) = runs(*run), SCRIPTS[run[1]][case]
     with told.proven(case_of(*run[:2], case)):
         assert told.value(case) == expected(hub)
-
-
-@pytest.mark.xfail(strict=True, reason="upstream is not asked for refs: the mirror tells those that it holds")
-def test_with_an_upstream_every_ref_of_upstream_is_told(runs: Callable[..., Told], hub: LoopHub) -> None:
-    assert runs(NEW, "hub_api.py", PULLING).value("refs") == refs(hub)
