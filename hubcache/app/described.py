@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from hubcache.app.local import LocalApp, find, source_text
+from hubcache.app.records import open_index
+from hubcache.cache.about import read_about
+from hubcache.cache.folder import RepoFolder
+from hubcache.cache.index import FileState
+from hubcache.cache.pinned import ALL, Pinned, read_pins
+from hubcache.core.about import About
 from hubcache.core.artifact import Conversion, Kind, RepoId, RepoPath
 from hubcache.core.digests import Blob
 from hubcache.core.select import select
@@ -29,7 +37,10 @@ class DescribedFile:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A commit in the cache; what is not known of its origin is empty, `pulled_at` is in unix seconds.
+    """A commit in the cache; what is not known of its origin is empty, times are in unix seconds.
+
+    `pins` are those that keep it, whatever a budget says; `verified_at` is when the one of its files that was hashed
+    longest ago was, None where one of them never was.
 
     `conversion` tells what it was made of, `is_listed` says that the commit's listing is here, so that `files` are
     all of its files.
@@ -45,6 +56,9 @@ class Description:
     is_listed: bool
     files: tuple[DescribedFile, ...]
     conversion: Conversion | None = None
+    about: About = field(default_factory=About)
+    pins: tuple[Pinned, ...] = ()
+    verified_at: int | None = None
 
     @property
     def size(self) -> int:
@@ -86,7 +100,30 @@ def describe(app: LocalApp, text: str, *, kind: Kind | None = None) -> Descripti
             DescribedFile(path, blob, _is_present(snapshot / path, blob), risk(path)) for path, blob in blobs.items()
         ),
         conversion=folder.conversion(commit),
+        about=read_about(folder, commit, artifact.manifest),
+        pins=_pins(folder, commit),
+        verified_at=_verified_at(
+            app, folder, [each for path, each in blobs.items() if _is_present(snapshot / path, each)]
+        ),
     )
+
+
+def _pins(folder: RepoFolder, commit: str) -> tuple[Pinned, ...]:
+    """List the pins that keep a commit: of the repo, of the commit, or of a ref that means it."""
+    pins = read_pins(folder)
+    return tuple(each for name, each in pins.items() if name == ALL or folder.commit_of(name) == commit)
+
+
+def _verified_at(app: LocalApp, folder: RepoFolder, blobs: Sequence[Blob]) -> int | None:
+    """Find when the blobs were last proven, the one that this was longest ago."""
+    times = []
+    with closing(open_index(app.settings)) as index:
+        for blob in blobs:
+            path = folder.blob_path(blob.digest)
+            if not path.is_file():
+                return None
+            times.append(index.proven_at(path, blob.digest, FileState.of(path.stat())))
+    return min(times, default=0) or None
 
 
 def risk(path: str) -> Risk:

@@ -16,7 +16,7 @@ def read_history(settings: Settings, repo: str | None = None) -> list[Event]:
     """List what was done to the settings' cache, oldest first; `repo` is one as `str(RepoId)` writes it."""
     root = str(settings.hub_cache)
     noted = [event for event in open_journal(settings).events() if event.root == root]
-    known = {(event.repo, event.commit) for event in noted if event.what == "pull"}
+    known = {(event.repo, event.commit) for event in noted if event.what in {"pull", "adopt"}}
     pulls = [event for event in _pulls(settings) if (event.repo, event.commit) not in known]
     events = sorted([*noted, *pulls], key=lambda event: event.at)
     return [event for event in events if repo is None or event.repo == repo]

@@ -46,11 +46,7 @@ def _lines(found: Description) -> list[tuple[str, str]]:
     if found.missing:
         missing = sum(file.blob.size for file in found.missing)
         size += f", {counted(len(found.missing), 'file')} ({size_text(missing)}) missing"
-    pulled = "unknown, it was not pulled by hubcache"
-    if found.pulled_at is not None:
-        age = age_text(time.time() - found.pulled_at)
-        pulled = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.pulled_at))
-        pulled += f" ({age})" if age == "now" else f" ({age} ago)"
+    pulled = _when(found.pulled_at) or "unknown, it was not pulled by hubcache"
     lines = [
         (found.repo.kind, found.repo.name),
         ("commit", found.commit),
@@ -59,11 +55,39 @@ def _lines(found: Description) -> list[tuple[str, str]]:
         ("origin", found.origin),
         ("pulled", pulled),
         ("converted", "" if found.conversion is None else f"from {found.conversion.original}"),
+        ("licence", _licence(found)),
+        ("access", _access(found)),
         ("size", size),
+        ("verified", _when(found.verified_at)),
+        ("kept by", _kept_by(found)),
         ("listing", "" if found.is_listed else "none: what is here is all that is known of the commit"),
         ("snapshot", str(found.path)),
     ]
     return [(name, text) for name, text in lines if text]
+
+
+def _when(at: int | None) -> str:
+    """Write a time for people, with how long ago that was."""
+    if at is None:
+        return ""
+    age = age_text(time.time() - at)
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at)) + (f" ({age})" if age == "now" else f" ({age} ago)")
+
+
+def _licence(found: Description) -> str:
+    told = found.about.card.get("license")
+    return plain(", ".join(map(str, told)) if isinstance(told, list) else str(told or ""))
+
+
+def _access(found: Description) -> str:
+    return "private" if found.about.private else "gated" if found.about.gated else ""
+
+
+def _kept_by(found: Description) -> str:
+    """Say what keeps the commit when room is made."""
+    pins = [f"pin of {'the repo' if each.revision == '*' else each.revision}" for each in found.pins]
+    why = [f"{text} ({plain(each.why)})" if each.why else text for text, each in zip(pins, found.pins, strict=True)]
+    return ", ".join([*why, *(f"ref {name}" for name in found.refs)]) or "nothing: gc may take it"
 
 
 def _print_files(found: Description) -> None:
@@ -93,6 +117,11 @@ def _facts(found: Description) -> dict[str, Any]:
         "original_commit": None if found.conversion is None else found.conversion.original,
         "conversion_notes": [] if found.conversion is None else list(found.conversion.notes),
         "is_listed": found.is_listed,
+        "licence": _licence(found) or None,
+        "private": found.about.private,
+        "gated": bool(found.about.gated),
+        "verified_at": found.verified_at,
+        "pins": [{"revision": each.revision, "at": each.at, "why": each.why or None} for each in found.pins],
         "size": found.size,
         "missing_size": sum(file.blob.size for file in found.missing),
         "files": [
