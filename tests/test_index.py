@@ -248,3 +248,10 @@ def test_two_processes_make_it_at_once(place: Path) -> None:
     assert [writer.communicate(b"\n", timeout=60)[1] for writer in writers] == [b""] * 4
     with sqlite3.connect(place) as index:
         assert index.execute("SELECT count(*) FROM hashes").fetchone() == (1200,)
+
+
+def test_hits_add_up_and_the_last_use_is_the_latest(place: Path, tmp_path: Path) -> None:
+    index = Index(place)
+    index.note_uses(tmp_path, {"models--a--b": 2}, at=100)
+    index.note_uses(tmp_path, {"models--a--b": 3, "models--c": 1}, at=50)
+    assert index.uses(tmp_path) == {"models--a--b": (5, 100), "models--c": (1, 50)}

@@ -378,3 +378,13 @@ def test_in_a_cache_without_links_many_clients_of_one_cold_file_all_get_it(hub: 
         (200, True)
     ] * 72
     assert not [file for file in served.cache.rglob("*") if file.is_symlink()]
+
+
+def test_what_was_served_is_counted_and_shows_in_ls(hub: LoopHub, tmp_path: Path) -> None:
+    hub.add_repo("org/used", {"a.txt": b"a", "b.txt": b"b"})
+    with Served(tmp_path, HF_ENDPOINT=hub.endpoint) as served:
+        for path in ("a.txt", "b.txt", "a.txt"):
+            assert ask(served.endpoint, file_url("org/used", path)).status == 200
+        assert served.stop() == 0
+    rows = CommandLine(tmp_path)("ls", "--json").facts
+    assert [(row["repo"], row["hits"]) for row in rows if row["repo"] == "org/used"] == [("org/used", 3)]

@@ -31,6 +31,12 @@ _MIGRATIONS = (
         PRIMARY KEY (root, folder)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE uses (
+        root TEXT NOT NULL, folder TEXT NOT NULL, hits INTEGER NOT NULL, last INTEGER NOT NULL,
+        PRIMARY KEY (root, folder)
+    ) WITHOUT ROWID;
+    """,
 )
 """What each version adds to the one before it; an older file is brought up to date, a newer one is left alone."""
 VERSION = len(_MIGRATIONS)
@@ -116,6 +122,25 @@ class Index:
             )
             self._connection.executemany(
                 "DELETE FROM summaries WHERE root = ? AND folder = ?", [(str(root), folder) for folder in gone]
+            )
+
+    def uses(self, root: Path) -> dict[str, tuple[int, int]]:
+        """Recall how often files of each repo were served, and when last (unix seconds), by folder name."""
+        with self._lock, suppress(sqlite3.Error, UnicodeError):
+            rows = self._connection.execute(
+                "SELECT folder, hits, last FROM uses WHERE root = ?", (str(root),)
+            ).fetchall()
+            return {str(folder): (int(hits), int(last)) for folder, hits, last in rows}
+        return {}
+
+    def note_uses(self, root: Path, hits: Mapping[str, int], *, at: int) -> None:
+        """Add to how often repos were served, by folder name."""
+        with self._lock, suppress(sqlite3.Error, UnicodeError), self._connection:
+            self._connection.execute("BEGIN")
+            self._connection.executemany(
+                "INSERT INTO uses VALUES (?, ?, ?, ?) ON CONFLICT (root, folder)"
+                " DO UPDATE SET hits = hits + excluded.hits, last = max(last, excluded.last)",
+                [(str(root), folder, count, at) for folder, count in hits.items()],
             )
 
     def close(self) -> None:

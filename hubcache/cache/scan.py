@@ -39,6 +39,7 @@ class RepoSummary:
         last_used: the latest access that the file system noted.
         partial_size: files that wait to be resumed, not counted in `size`.
         orphan_size: bytes of blobs that no snapshot links to, counted in `size`.
+        hits: how often its files were served, as far as the index knows.
         problem: what is wrong at first sight, None for nothing.
     """
 
@@ -54,6 +55,7 @@ class RepoSummary:
     partial_size: int
     problem: str | None
     orphan_size: int = 0
+    hits: int = 0
 
     @property
     def name(self) -> str:

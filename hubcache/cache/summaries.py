@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -30,7 +31,7 @@ def scan_indexed(root: Path, index: Index) -> Iterator[RepoSummary]:
     Raises:
         CacheError: the cache is there and cannot be listed.
     """
-    known = index.summaries(root)
+    known, uses = index.summaries(root), index.uses(root)
     oldest = time.time() - BELIEVED
     news: dict[str, tuple[str, str]] = {}
     for folder in scan_repos(root):
@@ -41,7 +42,8 @@ def scan_indexed(root: Path, index: Index) -> Iterator[RepoSummary]:
             summary = scan_repo(folder)
             if summary.problem is None and not summary.partial_files:
                 news[folder.path.name] = (state, _encode(summary))
-        yield summary
+        hits, served_at = uses.get(folder.path.name, (0, 0))
+        yield replace(summary, hits=hits, last_used=max(summary.last_used, served_at)) if hits else summary
     if news or known:
         index.remember_summaries(root, news, known)
 

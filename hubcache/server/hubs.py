@@ -22,6 +22,7 @@ from hubcache.server.checking import Checker
 from hubcache.server.flow import Flow
 from hubcache.server.passing import Passage
 from hubcache.server.pins import Pin, PinShelf
+from hubcache.server.uses import Uses
 
 SETTLED = 30.0
 """Seconds for which it is believed whether a repo in the cache is the Hub's."""
@@ -112,11 +113,12 @@ class CachedHub:
 class RuledHub:
     """Chooses by the rules which hub answers for a repo, and whether its files may be had here at all."""
 
-    def __init__(self, rules: Rules, hubs: Mapping[str, Hub], shelf: PinShelf) -> None:
+    def __init__(self, rules: Rules, hubs: Mapping[str, Hub], shelf: PinShelf, uses: Uses) -> None:
         """Take a hub for each of store, pass and never; offline, all of them are the cache's."""
         self._rules = rules
         self._hubs = hubs
         self._shelf = shelf
+        self._uses = uses
         self._local: dict[RepoId, tuple[float, bool]] = {}
 
     def glance(self, repo: RepoId, revision: str, /) -> Pin | None:
@@ -134,6 +136,7 @@ class RuledHub:
 
     def open(self, pin: Pin, path: RepoPath, /) -> Flow | Passage:
         """Open a file; `admit` has been asked before."""
+        self._uses.note(pin.repo)
         return self._of(pin).open(pin, path)
 
     def is_suspect(self, pin: Pin, path: RepoPath, /) -> bool:

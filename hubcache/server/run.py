@@ -25,6 +25,7 @@ from hubcache.server.fills import Fills
 from hubcache.server.hubs import CachedHub, Hub, Log, RuledHub
 from hubcache.server.pins import PinShelf
 from hubcache.server.pulling import PassThroughHub, PullThroughHub, Upstream
+from hubcache.server.uses import PAUSE, Uses
 
 REQUEST_LINE = 16 << 10
 """Bytes of a request line, or of one header field."""
@@ -58,7 +59,8 @@ class App:
             upstream = Upstream(served.upstream, fresh=lambda repo: served.rules.of(repo).fresh, log=log)
             hubs["store"] = PullThroughHub(cached, shelf, served.cache, self._fills, upstream)
             hubs["pass"] = PassThroughHub(upstream)
-        hub = RuledHub(served.rules, hubs, shelf)
+        self.uses = Uses(served.index, served.cache.root)
+        hub = RuledHub(served.rules, hubs, shelf, self.uses)
         self._served = served
         self.handle = Front(Api(hub, shelf, origins=settings.origins), settings, log).handle
 
@@ -68,6 +70,7 @@ class App:
             self._fills.close()
         if self._served.upstream is not None:
             self._served.upstream.close()
+        self.uses.write()
         self._served.index.close()
 
 
@@ -115,10 +118,19 @@ async def _serve(app: App, host: str, port: int, announce: Callable[[str], None]
     bound = runner.addresses[0]
     name = f"[{bound[0]}]" if ":" in str(bound[0]) else bound[0]
     announce(f"http://{name}:{bound[1]}")
+    writing = asyncio.create_task(_write_uses(app.uses))
     try:
         await ended.wait()
     finally:
+        writing.cancel()
         await runner.cleanup()
+
+
+async def _write_uses(uses: Uses) -> None:
+    """Write down now and then what was used."""
+    while True:
+        await asyncio.sleep(PAUSE)
+        uses.write()
 
 
 def _allow_files() -> None:

@@ -117,6 +117,7 @@ def _repo_facts(summary: RepoSummary) -> dict[str, Any]:
         "commits": list(summary.commits),
         "refs": dict(summary.refs),
         "last_used": summary.last_used,
+        "hits": summary.hits,
         "last_modified": summary.last_modified,
         "partial_files": summary.partial_files,
         "partial_size": summary.partial_size,
