@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hubcache.app.repair import MOST_PATHS, repair_command
+from hubcache.app.repair import pull_command, repair_command
 from hubcache.cache.findings import Problem
 from hubcache.cache.folder import RepoFolder
 from hubcache.core.artifact import Kind, RepoId
@@ -34,9 +34,8 @@ def problem(folder: RepoFolder, path: str = "blobs/x", commit: str = COMMIT) -> 
 
 
 def pulled(folder: RepoFolder, *problems: Problem) -> list[str]:
-    """Return what the last of the commands pulls."""
-    command = shlex.split(repair_command(folder, problems or [problem(folder)]))
-    return command[command.index("pull") + 1 :]
+    """Return what the command pulls."""
+    return shlex.split(pull_command(folder, problems or [problem(folder)]))[2:]
 
 
 @pytest.mark.parametrize(
@@ -74,22 +73,19 @@ def test_a_damaged_ref_is_pulled_by_its_name(tmp_path: Path) -> None:
     assert pulled(folder, problem(folder, "refs/refs/pr/1", "")) == ["org/name@refs/pr/1"]
 
 
-def test_the_shell_sees_one_word_for_a_path(tmp_path: Path) -> None:
-    folder = kept(tmp_path / "a b", "org/name", "")
-    assert shlex.split(repair_command(folder, [problem(folder)]))[2] == str(folder.path / "blobs/x")
-
-
-def test_a_path_is_deleted_once(tmp_path: Path) -> None:
-    folder = kept(tmp_path, "org/name", "")
-    assert repair_command(folder, [problem(folder)] * 3).count("blobs/x") == 1
-
-
-def test_a_hint_stays_short(tmp_path: Path) -> None:
-    folder = kept(tmp_path, "org/name", "")
-    problems = [problem(folder, f"blobs/{number}") for number in range(50)]
-    assert repair_command(folder, problems).count("blobs/") == MOST_PATHS
-
-
 def test_options_are_handed_on(tmp_path: Path) -> None:
     folder = kept(tmp_path, "org/name", "")
-    assert repair_command(folder, [problem(folder)], options=["--cache-dir", "x y"]).endswith("--cache-dir 'x y'")
+    assert pull_command(folder, [problem(folder)], options=["--cache-dir", "x y"]).endswith("--cache-dir 'x y'")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "expected"),
+    [("org/name", "model", "org/name"), ("gpt2", "model", "hf:gpt2"), ("org/set", "dataset", "hf:datasets/org/set")],
+)
+def test_one_damaged_repo_is_named(name: str, kind: Kind, expected: str) -> None:
+    assert repair_command([RepoId("hf", kind, name)]) == f"hubcache verify --repair {expected}"
+
+
+def test_several_damaged_repos_are_repaired_together() -> None:
+    repos = [RepoId("hf", "model", "org/a"), RepoId("hf", "model", "org/b")]
+    assert repair_command(repos, options=["--cache-dir", "x"]) == "hubcache verify --repair --cache-dir x"

@@ -1,4 +1,4 @@
-"""What to type so that a damaged repo is whole again; nothing is deleted here."""
+"""What to type so that a damaged repo is whole again; nothing is repaired here."""
 
 from __future__ import annotations
 
@@ -14,14 +14,21 @@ from hubcache.core.reference import Reference
 from hubcache.errors import BadReference
 from hubcache.sources.registry import schemes
 
-MOST_PATHS = 5
+
+def repair_command(repos: Sequence[RepoId], *, options: Sequence[str] = ()) -> str:
+    """Write the command that repairs one repo, or all where several are damaged, with `options`."""
+    named = [_typed(canonical(Reference("hf", repo.name, repo)), repo) for repo in repos]
+    return shlex.join(["hubcache", "verify", "--repair", *(named if len(named) == 1 else []), *options])
 
 
-def repair_command(folder: RepoFolder, problems: Sequence[Problem], *, options: Sequence[str] = ()) -> str:
-    """Write the commands that delete what is wrong in one repo, and pull it again with `options`."""
-    paths = list(dict.fromkeys(str(folder.path / problem.path) for problem in problems))[:MOST_PATHS]
-    revision = _revision(folder, problems)
-    return f"rm -r {shlex.join(paths)} && {shlex.join(['hubcache', 'pull', *_arguments(folder, revision), *options])}"
+def pull_command(folder: RepoFolder, problems: Sequence[Problem], *, options: Sequence[str] = ()) -> str:
+    """Write the command that pulls again what a repair could not bring."""
+    return shlex.join(["hubcache", "pull", *_arguments(folder, _revision(folder, problems)), *options])
+
+
+def _typed(text: str, repo: RepoId) -> str:
+    """Leave out the scheme where a bare name is the Hub's model."""
+    return text.removeprefix("hf:") if repo.kind == "model" and "/" in repo.name else text
 
 
 def _revision(folder: RepoFolder, problems: Sequence[Problem]) -> str:
@@ -41,8 +48,8 @@ def _arguments(folder: RepoFolder, revision: str) -> list[str]:
     source = source_text(folder.provenance(folder.commit_of(revision) or revision)) or f"hf:{repo.name}"
     if source.startswith("hf:"):
         name = source.removeprefix("hf:")
-        source = canonical(Reference("hf", name, RepoId("hf", repo.kind, name), revision))
-        source = source.removeprefix("hf:") if repo.kind == "model" and "/" in name else source
+        named = RepoId("hf", repo.kind, name)
+        source = _typed(canonical(Reference("hf", name, named, revision)), named)
     try:
         usual = parse(source, kind=repo.kind, schemes=schemes()).repo.name
     except BadReference:

@@ -19,14 +19,21 @@ Kind = Literal[
     "bad-ref",
     "dangling-ref",  # its commit has no snapshot
     "bad-listing",
+    "quarantined",  # it was damaged, was set aside, and has not come again
     "partial",
     "leftover",
     "unverifiable",
     "dropped",
+    "unshared",
+    "writable-by-all",
+    "foreign-owner",
 ]
-NOTES: frozenset[Kind] = frozenset({"partial", "leftover", "unverifiable", "dropped"})
+NOTES: frozenset[Kind] = frozenset(
+    {"partial", "leftover", "unverifiable", "dropped", "unshared", "writable-by-all", "foreign-owner"}
+)
 """What is worth knowing and no problem: files not pulled, files that an interrupted write left, files of which no
-listing says what they should be, files that the system dropped into a snapshot and no client loads."""
+listing says what they should be, files that the system dropped into a snapshot and no client loads, and permissions:
+some disks have but one for all files, and a shared cache has files of many."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -46,13 +53,20 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was hashed, in files and bytes, and all that was found."""
+    """What was hashed, in files and bytes, and all that was found.
+
+    `known` is what had been hashed lately and has not changed since, `undrawn` what the sample left out.
+    """
 
     repo: RepoId
     checked_files: int
     checked_size: int
     problems: tuple[Problem, ...]
     notes: tuple[Problem, ...]
+    known_files: int = 0
+    known_size: int = 0
+    undrawn_files: int = 0
+    undrawn_size: int = 0
 
 
 @dataclass(slots=True)

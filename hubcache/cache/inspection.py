@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from hubcache.cache.findings import Findings, Kind
 from hubcache.cache.folder import RepoFolder
 from hubcache.cache.links import follow
+from hubcache.cache.permissions import check_permissions
+from hubcache.cache.quarantine import read_missed
 from hubcache.cache.scan import held_refs, is_temporary, partial_size, walk
 from hubcache.core.artifact import is_commit
 from hubcache.core.digests import Blob, Digest
@@ -50,6 +52,7 @@ class Inspection:
     def __init__(self, folder: RepoFolder, commit: str | None) -> None:
         self.findings = Findings(folder.repo)
         self._add = self.findings.add
+        self._folder = folder
         self._top = str(folder.path)
         self._root = str(folder.root)
         self._only = commit
@@ -65,8 +68,10 @@ class Inspection:
         for entry in self._entries("snapshots"):
             if self._only in (None, entry.name):
                 self._read_snapshot(entry)
+        self._read_missed()
         if self._only is None:
             self._read_refs()
+            check_permissions(self._folder, self.findings)
         return [*self._blob_claims(), *self._files]
 
     def _entries(self, name: str) -> list[os.DirEntry[str]]:
@@ -128,6 +133,15 @@ class Inspection:
             else:
                 claims.append(Claim(f"blobs/{name}", f"{self._top}/blobs/{name}", Digest.parse(name), use))
         return claims
+
+    def _read_missed(self) -> None:
+        """Tell what was set aside and is missed still: it is no file that was never pulled."""
+        missed = {link for each in read_missed(self._folder) for link in each.links}
+        for commit, path in sorted(missed):
+            snapshot = f"{self._top}/snapshots/{commit}"
+            if self._only in (None, commit) and os.path.isdir(snapshot) and not os.path.lexists(f"{snapshot}/{path}"):
+                message = "was damaged, is in quarantine, and has not come again"
+                self._add(f"snapshots/{commit}/{path}", "quarantined", message, commit)
 
     def _read_refs(self) -> None:
         def tell(message: str) -> None:

@@ -2,21 +2,102 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
 from hubcache.cache.findings import Report
 from hubcache.cache.folder import RepoFolder
-from hubcache.cache.hashing import FileHash, hash_files
+from hubcache.cache.hashing import File, FileHash, hash_files
+from hubcache.cache.index import FileState, Index
 from hubcache.cache.inspection import Claim, Inspection
 from hubcache.core.ports import Progress
+from hubcache.core.sampling import Sample
 
 
-def verify_repo(folder: RepoFolder, *, commit: str | None = None, progress: Progress) -> Report:
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """Which bytes are read, and how fast; links, refs and listings are always looked at, all of them.
+
+    Attributes:
+        index: remembers each hash as soon as it is there; an interrupted check goes on by `since`.
+        since: what was hashed from then on (unix seconds), was right, and has not changed, is not read again.
+        sample: of the rest, only these.
+        spend: waits until so many bytes more may be read; None for no limit.
+    """
+
+    index: Index | None = None
+    since: float | None = None
+    sample: Sample | None = None
+    spend: Callable[[int], None] | None = None
+
+
+EVERYTHING = Effort()
+
+
+def verify_repo(
+    folder: RepoFolder, *, commit: str | None = None, progress: Progress, effort: Effort = EVERYTHING
+) -> Report:
     """Check all that a repo's folder holds, or one commit and what it needs; each blob is hashed once."""
     inspection = Inspection(folder, commit)
     claims = inspection.inspect()
-    hashes = hash_files([(claim.file, claim.digest.algorithm) for claim in claims], progress, origin=str(folder.repo))
+    known = _known(claims, effort)
+    unknown = [claim for claim in claims if _file(claim) not in known]
+    drawn = [claim for claim in unknown if effort.sample is None or effort.sample.has(claim.digest)]
+    hashes = hash_files(
+        [_file(claim) for claim in drawn],
+        progress,
+        origin=str(folder.repo),
+        spend=effort.spend,
+        finished=_remembering(effort.index),
+    )
     for claim in claims:
-        _judge(inspection, claim, hashes[claim.file, claim.digest.algorithm])
-    return inspection.findings.report(len(hashes), sum(found.size for found in hashes.values()))
+        if (found := hashes.get(_file(claim)) or known.get(_file(claim))) is not None:
+            _judge(inspection, claim, found)
+    undrawn = {_file(claim): _size(claim) for claim in unknown if _file(claim) not in hashes}
+    return replace(
+        inspection.findings.report(len(hashes), sum(found.size for found in hashes.values())),
+        known_files=len(known),
+        known_size=sum(found.size for found in known.values()),
+        undrawn_files=len(undrawn),
+        undrawn_size=sum(undrawn.values()),
+    )
+
+
+def _file(claim: Claim) -> File:
+    return claim.file, claim.digest.algorithm
+
+
+def _known(claims: Sequence[Claim], effort: Effort) -> dict[File, FileHash]:
+    """Recall what was hashed lately, and was right: what was wrong is hashed again."""
+    if effort.index is None or effort.since is None:
+        return {}
+    found = {}
+    for claim in claims:
+        try:
+            state = FileState.of(os.stat(claim.file))
+        except OSError:
+            continue
+        if effort.index.proven_at(Path(claim.file), claim.digest, state) >= max(effort.since, 1):
+            found[_file(claim)] = FileHash(state.size, claim.digest.hex, state=state)
+    return found
+
+
+def _remembering(index: Index | None) -> Callable[[File, FileHash], None]:
+    def remember(file: File, found: FileHash) -> None:
+        if index is not None and found.state is not None:
+            sha1, sha256 = (found.hex, "") if file[1] == "git-sha1" else ("", found.hex)
+            index.remember(Path(file[0]), found.state, git_sha1=sha1, sha256=sha256)
+
+    return remember
+
+
+def _size(claim: Claim) -> int:
+    try:
+        return os.stat(claim.file).st_size
+    except OSError:
+        return 0
 
 
 def _judge(inspection: Inspection, claim: Claim, found: FileHash) -> None:

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from aiohttp import web
 
@@ -20,6 +21,9 @@ from hubcache.errors import HubcacheError
 from hubcache.server.answering import Api
 from hubcache.server.cors import cors, preflight
 from hubcache.server.errors import FOREIGN, answer, answer_foreign, refusal
+
+HOSTS = 256
+"""Host names whose judgement is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class Front:
         self._settings = settings
         self._log = log
         self._started = time.monotonic()
+        self._allowed = lru_cache(HOSTS)(lambda host: allowed_host(host, settings.names))
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request, whatever it is."""
@@ -55,7 +60,7 @@ class Front:
         """Turn away who comes by another name: a page whose name was made to lead here, or this server itself."""
         host = request.headers.get("Host")
         named = (host, authority(request.raw_path) or host)
-        if not all(allowed_host(each, self._settings.names) for each in named):
+        if not all(map(self._allowed, named)):
             return refusal(421, "this mirror does not answer by that Host name; its operator can add it with --name")
         if self._settings.instance in request.headers.get("User-Agent", ""):
             return refusal(508, "this mirror asks itself: its upstream leads back here")

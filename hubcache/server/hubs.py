@@ -16,6 +16,7 @@ from hubcache.cache.index import FileState
 from hubcache.cache.store import Cache
 from hubcache.core.artifact import RepoId, RepoPath
 from hubcache.core.digests import Blob
+from hubcache.core.layout import repo_folder
 from hubcache.core.rules import Rule, Rules
 from hubcache.errors import AccessDenied, CacheError, IntegrityError, NotFound, OfflineError, RepoNotFound
 from hubcache.server.checking import Checker
@@ -103,10 +104,10 @@ class CachedHub:
     def find(self, pin: Pin, path: RepoPath) -> Flow | None:
         """Open a file if it stands here with its size."""
         blob = pin.artifact.entry(path).blob
-        folder = self._cache.folder(pin.repo)
-        for file in (folder.blob_path(blob.digest), folder.snapshot_path(pin.commit) / path):
+        top = f"{self._cache.root}/{repo_folder(pin.repo)}"
+        for file in (f"{top}/blobs/{blob.digest.hex}", f"{top}/snapshots/{pin.commit}/{path}"):
             if (state := _state_of(file, blob)) is not None:
-                return self._checker.open(file, blob, state)
+                return self._checker.open(Path(file), blob, state)
         return None
 
 
@@ -213,7 +214,7 @@ class RuledHub:
         return pin
 
 
-def _state_of(file: Path, blob: Blob) -> FileState | None:
+def _state_of(file: str, blob: Blob) -> FileState | None:
     try:
         state = FileState.of(os.stat(file))
     except OSError:

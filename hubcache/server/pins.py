@@ -23,6 +23,8 @@ from hubcache.localfile import disk_error
 
 MOST_FILES = 100_000
 """Files of all remembered pins together, about half a kilobyte each."""
+LOOK = 0.002
+"""Seconds between two looks at what a pin was read from: a crowd's requests need not look each."""
 BELIEVED = 1.0
 """Seconds for which a snapshot without a listing is believed: files come to it without a sign at its top."""
 _serials = count()
@@ -59,14 +61,15 @@ class Pin:
 _Stamp = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Kept:
-    """A pin, the folder it was read from, and what that looked like; `until` is by the monotonic clock."""
+    """A pin, the folder it was read from, and what that looked like; `until` and `looked` by the monotonic clock."""
 
     pin: Pin
     folder: str
     stamp: _Stamp
     until: float
+    looked: float = 0.0
 
 
 class PinShelf:
@@ -82,10 +85,16 @@ class PinShelf:
     def glance(self, repo: RepoId, revision: str) -> Pin | None:
         """Return a pin that is remembered and still true; None where the disk has to be read."""
         kept = self._kept.get((repo, revision))
-        if kept is None or (not kept.pin.artifact.is_whole and time.monotonic() > kept.until):
+        now = time.monotonic()
+        if kept is None or (not kept.pin.artifact.is_whole and now > kept.until):
             return None
+        if now - kept.looked < LOOK:
+            return kept.pin
         stamp = _meaning(kept.folder, revision) + _record(kept.folder, kept.pin.commit)
-        return kept.pin if stamp == kept.stamp else None
+        if stamp != kept.stamp:
+            return None
+        kept.looked = now
+        return kept.pin
 
     def pin(self, repo: RepoId, revision: str) -> Pin:
         """Read a revision from the disk; what has no listing is listed by what is there.

@@ -6,7 +6,6 @@ takes it for the file.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 import socket
@@ -21,6 +20,7 @@ from hubcache.core.ranges import Range
 from hubcache.errors import HubcacheError, SourceUnavailable
 from hubcache.server.flow import Flow
 from hubcache.server.passing import Passage
+from hubcache.server.sendfile import sendfile
 
 AT_ONCE = 128 << 10
 """Bytes up to which a body is read and sent together with its head: one packet less, one system call less."""
@@ -140,8 +140,7 @@ class _Body:
         transport = self._request.transport
         if transport is None:
             raise _Ended
-        sent = await asyncio.get_running_loop().sendfile(transport, self._file, at, count)
-        if sent != count:  # it was cut meanwhile
+        if await sendfile(transport, self._file, at, count) != count:  # it was cut meanwhile
             raise _Ended
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import resource
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ REQUEST_LINE = 16 << 10
 IDLE = 75.0
 """Seconds for which an idle connection is kept."""
 BACKLOG = 1024
+SWITCHING = 0.0005
+"""Seconds after which a thread that has sent something gets its turn, a tenth of what Python gives."""
 
 _NOT_OURS = (HttpProcessingError, ConnectionError)
 
@@ -97,6 +100,7 @@ async def _serve(app: App, host: str, port: int, announce: Callable[[str], None]
     for each in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(each, ended.set)
     _allow_files()
+    sys.setswitchinterval(SWITCHING)
     server = web.Server(
         app.handle,
         access_log=None,
