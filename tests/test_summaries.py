@@ -159,3 +159,18 @@ def test_a_wrong_filter_is_a_usage_error_with_an_example(listed: CommandLine, wr
 def test_orphans_are_told(listed: CommandLine) -> None:
     assert "500 B that no snapshot links to" in listed("ls").err
     assert sum(row["orphan_size"] for row in listed("ls", "--json").facts) == 500
+
+
+def test_pins_and_risks_are_told(listed: CommandLine) -> None:
+    commit = next((listed.cache / "models--org1--model0001" / "snapshots").iterdir())
+    next(commit.iterdir()).rename(commit / "pytorch_model.bin")
+    listed("pin", "org1/model0001")
+    [row] = [row for row in listed("ls", "--json").facts if row["repo"] == "org1/model0001"]
+    assert (row["pinned"], row["risks"]) == (True, ["pickle"])
+
+
+def test_a_pin_taken_back_shows_at_once(listed: CommandLine) -> None:
+    listed("pin", "org1/model0001")
+    listed("ls")
+    listed("unpin", "org1/model0001")
+    assert not any(row["pinned"] for row in listed("ls", "--json").facts)

@@ -6,8 +6,7 @@ import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Literal
+from pathlib import Path
 
 from hubcache.app.local import LocalApp, find, source_text
 from hubcache.app.records import open_index
@@ -18,11 +17,9 @@ from hubcache.cache.pinned import ALL, Pinned, read_pins
 from hubcache.core.about import About
 from hubcache.core.artifact import Conversion, Kind, RepoId, RepoPath
 from hubcache.core.digests import Blob
+from hubcache.core.risks import Risk, risk
 from hubcache.core.select import select
 from hubcache.errors import EntryNotFound
-
-Risk = Literal["", "pickle", "code"]
-_PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +121,6 @@ def _verified_at(app: LocalApp, folder: RepoFolder, blobs: Sequence[Blob]) -> in
                 return None
             times.append(index.proven_at(path, blob.digest, FileState.of(path.stat())))
     return min(times, default=0) or None
-
-
-def risk(path: str) -> Risk:
-    """Say what loading the file may run: a pickle's opcodes, or code."""
-    suffix = PurePosixPath(path).suffix.lower()
-    return "pickle" if suffix in _PICKLES else "code" if suffix == ".py" else ""
 
 
 def _is_present(file: Path, blob: Blob) -> bool:

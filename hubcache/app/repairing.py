@@ -42,6 +42,9 @@ from hubcache.transfer import copy
 
 __all__ = ["Damaged", "Repaired", "Step", "plan_repair", "repair"]
 
+DOUBT = {"unlisted", "wrong-link"}
+"""Where a listing and a snapshot contradict each other, either may be wrong."""
+HUBS = {"hf", "ms"}
 ORDER = {"blobs": 0, "snapshots": 1, "refs": 2}
 """What links to blobs is put right when those are looked after."""
 
@@ -76,14 +79,16 @@ class Damaged:
 def repair(app: App, damaged: Damaged, *, progress: Progress, notify: Callable[[str], None]) -> Repaired:
     """Carry out a plan; what fails is told in the result, and the rest is done all the same.
 
-    Where a listing was put right, the rest is planned anew by it.
+    Where a listing was put right, the rest is planned anew by it. One that a snapshot contradicts is asked for before
+    anything is done by its word; it is believed where nobody answers.
     """
     folder, steps = damaged.folder, damaged.steps
     done = Repaired(steps)
     run = _Run(app, folder, done, progress, notify)
     listings = [step for step in steps if step.problem.path.startswith("trees/") and step.act != "leave"]
-    if listings:
-        run.carry_out(listings)
+    run.carry_out(listings)
+    corrected = [commit for commit in sorted(_doubted(steps)) if run.correct_listing(commit)]
+    if listings or corrected:
         steps = [step for step in plan_repair(folder, damaged.check()) if not step.problem.path.startswith("trees/")]
     run.carry_out(sorted(steps, key=lambda step: ORDER.get(step.problem.path.partition("/")[0], len(ORDER))))
     for commit, paths in run.missed():
@@ -93,6 +98,16 @@ def repair(app: App, damaged: Damaged, *, progress: Progress, notify: Callable[[
     done.moved = run.repairer.moved
     _note(app, folder, done)
     return done
+
+
+def _doubted(steps: Sequence[Step]) -> set[str]:
+    """Name the commits whose listings may be what is wrong; bytes that are to come again are no proof against one."""
+    found = set()
+    for step in steps:
+        is_file = step.problem.path.startswith("snapshots/") and step.problem.kind == "corrupt" and step.act == "fetch"
+        if step.problem.kind in DOUBT or is_file:
+            found.add(step.problem.commit)
+    return found
 
 
 class _Fresh(Cache):
@@ -131,6 +146,17 @@ class _Run:
                 self.repairer.apply(step)
         for step in steps:
             self._ask(step)
+
+    def correct_listing(self, commit: str) -> bool:
+        """Ask for a listing again, where that costs one request, and write it if it is another."""
+        listing = self._folder.listing(commit)
+        if listing is None or self._folder.conversion(commit) is not None:
+            return False
+        with suppress(HubcacheError):
+            if self._reference(commit).scheme in HUBS and (fresh := self._fresh_listing(commit)) != listing:
+                self.repairer.replace_listing(commit, encode_tree(fresh))
+                return True
+        return False
 
     def missed(self) -> list[tuple[str, list[RepoPath]]]:
         """List what is missed, by commit."""
@@ -221,10 +247,9 @@ class _Run:
     def _ask_for_ref(self, name: str) -> bool:
         """Write a ref by its source's word; False where there is none, or its commit is not here."""
         held = next((commit for ref, commit in self._folder.refs().items() if ref == name), "")
-        asked = held if is_commit(held) else parse_revision(name)
         try:
             with self._source(held) as (source, reference):
-                artifact = source.resolve(replace(reference, revision=asked))
+                artifact = _meant(source, reference, name, held)
         except HubcacheError as error:
             self._done.failures.append(f"refs/{name}: {error.message}")
             return False
@@ -262,7 +287,7 @@ class _Run:
         Raises:
             SourceUnavailable: what its source has is something else by now.
         """
-        is_hub = reference.scheme in {"hf", "ms"}
+        is_hub = reference.scheme in HUBS
         names = [name for name, held in sorted(self._folder.refs().items()) if held == commit and is_hub]
         for name in names[:1]:
             with suppress(NotFound):  # the branch is gone, its commit need not be
@@ -273,6 +298,14 @@ class _Run:
         if artifact.revision.commit != commit or not artifact.is_whole:
             raise SourceUnavailable(f"{reference.address} does not give {commit[:12]}, or not its listing")
         return artifact
+
+
+def _meant(source: Source, reference: Reference, name: str, held: str) -> Artifact:
+    """Resolve the commit that a ref holds; where its source has no such one, the ref itself."""
+    if is_commit(held):
+        with suppress(NotFound):
+            return source.resolve(replace(reference, revision=held))
+    return source.resolve(replace(reference, revision=parse_revision(name)))
 
 
 def _plan(app: App, artifact: Artifact, paths: Sequence[RepoPath]) -> CopyPlan:

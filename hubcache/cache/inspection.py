@@ -13,7 +13,7 @@ from hubcache.cache.folder import RepoFolder
 from hubcache.cache.links import follow
 from hubcache.cache.permissions import check_permissions
 from hubcache.cache.quarantine import read_missed
-from hubcache.cache.scan import held_refs, is_temporary, partial_size, walk
+from hubcache.cache.scan import held_refs, is_folder, is_temporary, partial_size, walk
 from hubcache.core.artifact import is_commit
 from hubcache.core.digests import Blob, Digest
 from hubcache.core.layout import decode_tree
@@ -153,7 +153,7 @@ class Inspection:
             if not is_commit(text):
                 what = "more than the 40 hex digits" if is_commit(text.strip()) else "no commit"
                 self._add(f"refs/{name}", "bad-ref", f"holds {what}: {text[:50]!r}")
-            elif not os.path.isdir(f"{self._top}/snapshots/{text}"):
+            elif not is_folder(f"{self._top}/snapshots/{text}"):
                 self._add(f"refs/{name}", "dangling-ref", f"means {text[:12]}, which has no snapshot")
 
     def _read_snapshot(self, snapshot: os.DirEntry[str]) -> None:

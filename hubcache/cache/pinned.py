@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hubcache.cache.folder import RepoFolder
-from hubcache.localfile import write_atomically
+from hubcache.localfile import disk_error, write_atomically
 
 FILE = "pins.json"
 ALL = "*"
@@ -53,8 +53,19 @@ def unpin(folder: RepoFolder, revision: str) -> bool:
     pins = dict(read_pins(folder))
     if pins.pop(revision, None) is None:
         return False
-    _write(folder, pins)
+    if pins:
+        _write(folder, pins)
+    else:
+        _remove(folder)
     return True
+
+
+def _remove(folder: RepoFolder) -> None:
+    path = folder.path / FILE
+    try:
+        path.unlink()
+    except OSError as error:
+        raise disk_error(error, path) from error
 
 
 def _write(folder: RepoFolder, pins: Mapping[str, Pinned]) -> None:

@@ -85,7 +85,10 @@ class Repairer:
     def replace_listing(self, commit: str, content: bytes) -> None:
         """Write a listing; a copy of the one that is there goes into quarantine."""
         file = self._folder.tree_path(commit)
-        self._keep_copy(file)
+        if file.is_dir() and not file.is_symlink():
+            self.move(str(file.relative_to(self._folder.path)))
+        else:
+            self._keep_copy(file)
         write_atomically(file, content, scratch=self._folder.path)
 
     def write_ref(self, name: str, commit: str) -> None:
@@ -222,6 +225,7 @@ class Repairer:
             self._correct_sizes(step.problem.commit)
         elif (commit := readable_commit(self._folder, name)) and _has_a_place(self._folder, commit):
             self.write_ref(name, commit)
+            self._link(step)
 
     def _correct_sizes(self, commit: str) -> None:
         """Write the sizes of the files whose bytes are right: a digest has but one."""

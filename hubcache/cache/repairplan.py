@@ -16,7 +16,7 @@ from hubcache.cache.findings import Problem, Report
 from hubcache.cache.folder import RepoFolder
 from hubcache.cache.permissions import unshared_listings
 from hubcache.cache.quarantine import Link, read_missed
-from hubcache.cache.scan import walk
+from hubcache.cache.scan import is_folder, walk
 from hubcache.core.artifact import Entry, is_commit
 from hubcache.core.digests import Digest
 from hubcache.errors import BadReference
@@ -123,6 +123,8 @@ class _Planner:
                 return _left(problem, "only its owner can make it readable")
             return Step(problem, "move", "is moved to quarantine")
         entry = self._listed((commit, path))
+        if entry is None and commit in self._listings and problem.kind != "quarantined":
+            return Step(problem, "move", "is moved to quarantine")
         links = ((commit, path),)
         if entry is not None and self._is_sound(entry):
             return Step(problem, "link", "is linked to the blob that is here", 0, entry.blob.digest, links)
@@ -133,7 +135,9 @@ class _Planner:
     def _ref(self, problem: Problem, name: str) -> Step:
         held = readable_commit(self._folder, name)
         if problem.kind == "dangling-ref" and self._folder.listing(held) is not None:
-            return Step(problem, "write", "gets the snapshot's folder, empty as yet")
+            links = self._linkable(held)
+            told = f"with links to {len(links)} files that are here" if links else "empty as yet"
+            return Step(problem, "write", f"gets the snapshot's folder, {told}", links=links)
         if problem.kind == "bad-ref" and held and self._folder.snapshot_path(held).is_dir():
             return Step(problem, "write", f"is written again: it means {held[:12]}")
         return Step(problem, "fetch", "is asked for, and moved to quarantine where there is no answer")
@@ -155,8 +159,9 @@ class _Planner:
 
     def _linkable(self, commit: str) -> tuple[Link, ...]:
         snapshot = self._folder.snapshot_path(commit)
-        listed = self._listings.get(commit, {}).items()
-        missing = {path: entry for path, entry in listed if not os.path.lexists(snapshot / path)}
+        listing, is_there = self._folder.listing(commit), is_folder(str(snapshot))
+        listed = {str(path): entry for path, entry in listing.files.items()} if listing is not None else {}
+        missing = {path: entry for path, entry in listed.items() if not (is_there and os.path.lexists(snapshot / path))}
         return tuple((commit, path) for path, entry in missing.items() if self._is_sound(entry))
 
     def _target(self, problem: Problem) -> Digest | None:

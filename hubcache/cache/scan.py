@@ -14,8 +14,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from hubcache.cache.folder import RepoFolder
+from hubcache.cache.pinned import FILE as PINS
 from hubcache.core.artifact import RepoId, is_commit
 from hubcache.core.layout import parse_repo_folder
+from hubcache.core.risks import risk
 from hubcache.localfile import disk_error
 
 PARTIAL = ".incomplete"
@@ -40,6 +42,8 @@ class RepoSummary:
         partial_size: files that wait to be resumed, not counted in `size`.
         orphan_size: bytes of blobs that no snapshot links to, counted in `size`.
         hits: how often its files were served, as far as the index knows.
+        risks: what loading its files may run: pickle, code.
+        is_pinned: something of it is kept whatever a budget says.
         problem: what is wrong at first sight, None for nothing.
     """
 
@@ -56,6 +60,8 @@ class RepoSummary:
     problem: str | None
     orphan_size: int = 0
     hits: int = 0
+    risks: tuple[str, ...] = ()
+    is_pinned: bool = False
 
     @property
     def name(self) -> str:
@@ -158,6 +164,8 @@ def scan_repo(folder: RepoFolder) -> RepoSummary:
         partial_size=tally.partial_size,
         problem="; ".join(tally.problems) or None,
         orphan_size=tally.orphan_size,
+        risks=tuple(sorted({found for name in tally.paths if (found := risk(name))})),
+        is_pinned=tally.is_pinned,
     )
 
 
@@ -212,6 +220,11 @@ def held_refs(top: str, tell: Tell) -> dict[str, bytes]:
     return found
 
 
+def is_folder(path: str) -> bool:
+    """Tell whether a path is a folder itself, and no link to one."""
+    return os.path.isdir(path) and not os.path.islink(path)
+
+
 def is_temporary(name: str) -> bool:
     """Tell whether a file is what an interrupted write leaves, ours or huggingface_hub's."""
     return name.endswith(PARTIAL) or _TEMPORARY.fullmatch(name) is not None
@@ -237,6 +250,7 @@ class _Tally:
         self.commits: list[str] = []
         self.refs: dict[str, str] = {}
         self.problems: list[str] = []
+        self.is_pinned = False
         self._blobs: dict[str, int] = {}
         self._linked: set[str] = set()
 
@@ -253,6 +267,7 @@ class _Tally:
         except OSError as error:
             self.problems.append(f"its folder cannot be listed: {error.strerror}")
             return
+        self.is_pinned = PINS in names
         # Refs come last: they are held against the snapshots.
         parts = {
             "blobs": self._count_blobs,

@@ -21,7 +21,7 @@ from hubcache.cache.scan import RepoSummary, scan_repo, scan_repos
 
 BELIEVED = 86400
 """Seconds."""
-_FACTS = ("size", "files", "commits", "last_used", "last_modified", "orphan_size")
+_FACTS = ("size", "files", "commits", "last_used", "last_modified", "orphan_size", "risks", "is_pinned")
 _PARTS = ("", "blobs", "snapshots", "refs", ".staging")
 
 
@@ -102,4 +102,6 @@ def _decode(folder: RepoFolder, facts: dict[str, Any]) -> RepoSummary:
         partial_size=0,
         problem=None,
         orphan_size=int(facts["orphan_size"]),
+        risks=tuple(facts["risks"]),
+        is_pinned=bool(facts["is_pinned"]),
     )

@@ -73,10 +73,14 @@ def _list_repos(summaries: Sequence[RepoSummary], *, as_json: bool, quiet: bool)
     elif summaries:
         now = time.time()
         rows = [
-            (str(one.repo), size_text(one.size), str(one.files), age_text(now - one.last_used), ", ".join(one.refs))
+            (str(one.repo), size_text(one.size), str(one.files), age_text(now - one.last_used), _refs(one))
             for one in summaries
         ]
         _print_fitting(("REPO", "SIZE", "FILES", "USED", "REFS"), rows, right=(1, 2))
+
+
+def _refs(summary: RepoSummary) -> str:
+    return ", ".join(("pinned", *summary.refs) if summary.is_pinned else summary.refs)
 
 
 def _list_commits(commits: Sequence[CommitSummary], *, as_json: bool, quiet: bool) -> None:
@@ -118,6 +122,8 @@ def _repo_facts(summary: RepoSummary) -> dict[str, Any]:
         "refs": dict(summary.refs),
         "last_used": summary.last_used,
         "hits": summary.hits,
+        "pinned": summary.is_pinned,
+        "risks": list(summary.risks),
         "last_modified": summary.last_modified,
         "partial_files": summary.partial_files,
         "partial_size": summary.partial_size,
