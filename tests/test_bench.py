@@ -65,6 +65,18 @@ def test_cache_ls_prints_one_line(tmp_path: Path) -> None:
     check(told, "cache_ls", {"hubcache", "hubcache_without_index", "hf"}, {"wall", "cold_to_hf"})
 
 
+def test_verify_cache_prints_one_line(tmp_path: Path) -> None:
+    told = bench("verify_cache", tmp_path, "--size", "1234567", "--files", "20")
+    peers = {"hubcache", "openssl"} if shutil.which("openssl") else {"hubcache"}
+    check(told, "verify_cache", peers, {"wall_to_openssl"} if "openssl" in peers else set())
+
+
+def test_verify_pull_prints_one_line(tmp_path: Path) -> None:
+    told = bench("verify_pull", tmp_path, "--size", "3456789", "--rate", "9000000")
+    names = {f"{how}{limit}" for how in ("verified", "unverified") for limit in ("", "_unlimited")}
+    check(told, "verify_pull", names, {"wall_to_unverified"})
+
+
 def test_limited_origin_prints_one_line(tmp_path: Path) -> None:
     if shutil.which("aria2c") is None:
         pytest.skip("there is no aria2c")

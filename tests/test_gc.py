@@ -17,10 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hubcache.app.collecting import plan_collection
+from hubcache.app.progress import NoProgress
 from hubcache.cache.collect import Removed, put_back, remove
 from hubcache.cache.inventory import take_inventory
 from hubcache.cache.pinned import pin
+from hubcache.cache.quarantine import set_aside
 from hubcache.cache.trash import bins
+from hubcache.cache.verify import verify_repo
+from hubcache.core.digests import digest_bytes
 from hubcache.core.gc import Budget
 from hubcache.errors import CacheError, CacheLocked, NotFound
 from tests.bench.cache_ls import make_repo
@@ -258,6 +262,30 @@ def test_leftovers_come_back_too(made: MadeCache) -> None:
     remove(made.root, plan_collection(made.root, Budget(), now=time.time()))
     put_back(made.root)
     assert all(path.exists() for path in left)
+
+
+def lose(made: MadeCache) -> Path:
+    """Have a file of the kept commit damaged and set aside, and return its place in quarantine."""
+    folder = made.folder("org/m")
+    link = folder.snapshot_path(B) / "new.txt"
+    place = set_aside(folder, link.resolve(), digest=digest_bytes("sha256", b"new"), links=[(B, "new.txt")])
+    age(place, 31 * DAY)
+    age(place.with_name(place.name + ".json"), 31 * DAY)
+    return place
+
+
+def test_an_unresolved_loss_stays_known_when_the_damaged_bytes_go(made: MadeCache) -> None:
+    place = lose(made)
+    collect(made)
+    told = [problem.kind for problem in verify_repo(made.folder("org/m"), progress=NoProgress()).problems]
+    assert (place.exists(), told) == (False, ["quarantined"])
+
+
+def test_the_record_of_a_loss_that_was_made_good_goes(made: MadeCache) -> None:
+    place, folder = lose(made), made.folder("org/m")
+    (folder.snapshot_path(B) / "new.txt").write_bytes(b"new")
+    collect(made)
+    assert not place.with_name(place.name + ".json").exists()
 
 
 def test_fresh_leftovers_stay(made: MadeCache) -> None:
@@ -615,6 +643,7 @@ COLLECTING = """
 import sys, time
 from pathlib import Path
 from hubcache.app.collecting import plan_collection
+from hubcache.app.progress import NoProgress
 from hubcache.cache.collect import remove
 from hubcache.core.gc import Budget
 root = Path(sys.argv[1])

@@ -175,6 +175,19 @@ def test_quarantine_is_kept_until_its_room_is_needed() -> None:
     assert [each.kind for each in planned(held, budget=Budget(max_size=100)).going] == ["quarantine"]
 
 
+def test_a_record_of_what_a_kept_commit_misses_stays_whatever_the_budget() -> None:
+    left = Leftover("quarantine", ("models--org--m/quarantine/x.json",), 50, NOW - 99 * DAY, frozenset(("c",)))
+    held = repo(commit("c", "a"), blobs="a", leftovers=(left,), pins={"c": "pinned"})
+    for budget in (Budget(), Budget(max_size=1), Budget(undo=False)):
+        assert not planned(held, budget=budget).going
+
+
+def test_a_record_of_what_a_commit_misses_goes_with_the_commit() -> None:
+    left = Leftover("quarantine", ("models--org--m/quarantine/x.json",), 50, NOW - 31 * DAY, frozenset(("old",)))
+    held = repo(commit("c", "a"), commit("old", refs=(), idle=31 * DAY), blobs="a", leftovers=(left,))
+    assert names(planned(held)) == {"old", "quarantine/x.json"}
+
+
 def test_a_payload_goes_with_its_last_user() -> None:
     shared = repo(commit("c", "a", idle=9 * DAY), commit("k", "k", refs=("k",)), blobs="k")
     shared = replace(shared, blobs=(*shared.blobs, HeldBlob("a", 0, stored="p")))

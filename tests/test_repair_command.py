@@ -55,6 +55,8 @@ from huggingface_hub import snapshot_download
 print(snapshot_download("org/name"))
 """
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[LoopHub]:
@@ -188,10 +190,8 @@ def test_a_short_blob_with_a_wrong_beginning_is_fetched_from_zero(
     "damage",
     [
         end_a_ref_with_a_newline,
-        link_to_another_blob,
         link_out_of_the_snapshot,
         list_another_size,
-        plant_a_file,
         name_a_blob_otherwise,
         edit_a_file,
     ],
@@ -202,6 +202,48 @@ def test_what_the_disk_tells_for_certain_costs_no_request(
     damage(folder)
     told = hubcache("verify", "--repair", "--yes")
     assert (told.code, hub.requests, faults(hubcache.cache)) == (0, [], []), told.err
+
+
+@pytest.mark.parametrize("damage", [link_to_another_blob, plant_a_file])
+def test_a_listing_that_a_snapshot_contradicts_is_asked_for_before_it_is_believed(
+    hubcache: CommandLine, folder: RepoFolder, hub: LoopHub, damage: Damage
+) -> None:
+    damage(folder)
+    told = hubcache("verify", "--repair", "--yes")
+    asked = [request.path for request in hub.requests if "/tree/" in request.path]
+    assert (told.code, len(asked), bodies(hub), faults(hubcache.cache)) == (0, 1, [], []), told.err
+
+
+@pytest.mark.parametrize("damage", [link_to_another_blob, plant_a_file])
+def test_a_listing_that_nobody_can_be_asked_for_is_believed(
+    hubcache: CommandLine, folder: RepoFolder, hub: LoopHub, damage: Damage
+) -> None:
+    damage(folder)
+    hub.down = True
+    told = hubcache("verify", "--repair", "--yes", "--quiet")
+    assert (told.code, unverified(snapshot(folder)), problems(folder)) == (0, [], []), told.err
+
+
+def test_a_listing_that_lost_a_row_takes_no_sound_file_away(hubcache: CommandLine, folder: RepoFolder) -> None:
+    whole = tree(folder).read_bytes()
+    listing = json.loads(whole)
+    del listing["files"]["config.json"]
+    tree(folder).write_text(json.dumps(listing))
+    hubcache("verify", "--repair", "--yes")
+    assert (tree(folder).read_bytes(), (snapshot(folder) / "config.json").read_bytes()) == (whole, FILES["config.json"])
+
+
+def test_a_lost_snapshot_is_linked_again(hubcache: CommandLine, folder: RepoFolder, hub: LoopHub) -> None:
+    lost = snapshot(folder)
+    shutil.rmtree(lost)
+    told = hubcache("verify", "--repair", "--yes")
+    assert (told.code, unverified(lost), hub.requests) == (0, [], []), told.err
+
+
+def test_a_ref_to_a_commit_that_never_was_means_what_its_source_says(hubcache: CommandLine, folder: RepoFolder) -> None:
+    folder.ref_path("main").write_text("0" * 40)
+    hubcache("verify", "--repair", "--yes")
+    assert hubcache.ref(NAME) == commit_of(folder)
 
 
 def test_missing_links_are_made_from_the_listing(hubcache: CommandLine, folder: RepoFolder, hub: LoopHub) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ import pytest
 from hubcache import crew, fetch
 from hubcache.cache.folder import RepoFolder
 from hubcache.core.artifact import RepoId
-from tests.support.commandline import HUBCACHE, CommandLine
+from tests.support.commandline import HUBCACHE, CommandLine, files_of
 from tests.support.damage import (
     FILES,
     NAME,
@@ -32,7 +33,9 @@ from tests.support.damage import (
     lose_a_blob,
     name_a_blob_otherwise,
     plant_a_file,
+    snapshot,
     spoil_the_listing,
+    tree,
 )
 from tests.support.faultydisk import BROKEN, FULL, FaultyDisk, Killed
 from tests.support.loophub import LoopHub
@@ -68,9 +71,28 @@ def spoil_what_is_in_the_store(folder: RepoFolder) -> str:
     return ""
 
 
+def lose_a_row_of_the_listing(folder: RepoFolder) -> str:
+    listing = json.loads(tree(folder).read_bytes())
+    del listing["files"]["config.json"]
+    tree(folder).write_text(json.dumps(listing))
+    return ""
+
+
+def put_a_folder_in_the_listings_place(folder: RepoFolder) -> str:
+    place = tree(folder)
+    place.unlink()
+    place.mkdir()
+    return ""
+
+
+def lose_the_snapshot(folder: RepoFolder) -> str:
+    shutil.rmtree(snapshot(folder))
+    return ""
+
+
 DAMAGES: list[Damage] = [
     spoil_much, cut_a_blob_short, lose_a_blob, link_to_another_blob, list_another_size, spoil_the_listing,
-    spoil_what_is_in_the_store,
+    spoil_what_is_in_the_store, lose_a_row_of_the_listing,
 ]  # fmt: skip
 
 
@@ -142,6 +164,18 @@ def test_a_repair_that_fails_at_any_change_loses_nothing_and_the_next_one_comple
         assert unverified(folder.snapshot_path(commit_of(folder))) == [], folder.root
         if not folder.root.joinpath("models--org--other").exists():  # whose damage is its own
             assert faults(folder.root) == [], folder.root
+
+
+@pytest.mark.parametrize("error", [None, BROKEN, FULL], ids=["killed", "broken", "full"])
+@pytest.mark.parametrize("damage", [lose_the_snapshot, put_a_folder_in_the_listings_place])
+def test_every_file_is_in_its_place_after_the_next_repair(
+    sound: Path, hub: LoopHub, damage: Damage, error: int | None, tmp_path: Path
+) -> None:
+    """Here the damage itself leaves a dead ref, or a failure no listing, as if there had never been one."""
+    for folder, before in every_change(sound, tmp_path, damage, hub.endpoint, error):
+        mend(folder, hub.endpoint)
+        assert (problems(folder), lost(before, folder), faults(folder.root)) == ([], set(), []), folder.root
+        assert files_of(snapshot(folder)) == FILES, folder.root
 
 
 def test_a_damaged_blob_is_never_among_the_links_once_the_repair_began_on_it(

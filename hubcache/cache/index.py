@@ -42,6 +42,10 @@ _MIGRATIONS = (
 VERSION = len(_MIGRATIONS)
 
 
+LOCKED = 0.2
+"""Seconds after which an index that cannot be opened is tried again."""
+
+
 class _Newer(Exception):
     """The file is a later hubcache's."""
 
@@ -79,6 +83,14 @@ class Index:
         row = (str(path), state.size, state.changed, state.inode, git_sha1, sha256, int(time.time()))
         with self._lock, suppress(sqlite3.Error, UnicodeError):  # a fact lost is computed again
             self._connection.execute("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+    def remember_hashes(self, rows: Iterable[tuple[str, FileState, str, str]]) -> None:
+        """Note many files at once, at a tenth of the time: path, state, git-sha1, sha256."""
+        now = int(time.time())
+        found = [(path, state.size, state.changed, state.inode, *digests, now) for path, state, *digests in rows]
+        with self._lock, suppress(sqlite3.Error, UnicodeError), self._connection:
+            self._connection.execute("BEGIN")
+            self._connection.executemany("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?, ?, ?, ?)", found)
 
     def proven_at(self, path: Path, digest: Digest, state: FileState) -> int:
         """Return when a file in this state was hashed last, and had this digest, in unix seconds; 0 for never."""
@@ -167,10 +179,11 @@ def _open(path: Path | None) -> sqlite3.Connection:
                 return _connect(str(path))
             except _Newer:
                 break
-            except (sqlite3.Error, OSError):
-                if attempt == 0:
-                    with suppress(OSError):
-                        path.unlink()
+            except (sqlite3.OperationalError, OSError):  # locked by another process, or not to be written
+                time.sleep(LOCKED if attempt == 0 else 0)
+            except sqlite3.Error:
+                with suppress(OSError):
+                    path.unlink()
     return _connect(":memory:")
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from hubcache.cache.folder import RepoFolder
 from hubcache.cache.pulls import is_held
+from hubcache.cache.quarantine import FOLDER as QUARANTINE
+from hubcache.cache.quarantine import is_missed, read_missed
 from hubcache.cache.scan import PARTIAL, is_temporary, partial_size, walk
 from hubcache.cache.trash import FOLDER, tree_size
 from hubcache.core.artifact import is_commit
@@ -28,10 +31,19 @@ def repo_leftovers(folder: RepoFolder, commits: Collection[str]) -> Iterator[Lef
             yield _single(folder, "temporary", name)
     for name in _names(folder.path / ".staging"):
         yield _single(folder, "stage", f".staging/{name}")
-    for name in _names(folder.path / "quarantine"):
-        yield _single(folder, "quarantine", f"quarantine/{name}")
+    misses = _misses(folder)
+    for name in _names(folder.path / QUARANTINE):
+        yield replace(_single(folder, "quarantine", f"{QUARANTINE}/{name}"), misses=misses.get(name, frozenset()))
     yield from _of_gone_commits(folder, commits)
     yield from _locks(folder.root, folder.path.name, _live_locks(folder))
+
+
+def _misses(folder: RepoFolder) -> dict[str, frozenset[str]]:
+    """Name for each record of what was set aside the commits that still miss files by it."""
+    return {
+        missed.record.name: frozenset(link[0] for link in missed.links if is_missed(folder, link))
+        for missed in read_missed(folder)
+    }
 
 
 def _of_gone_commits(folder: RepoFolder, commits: Collection[str]) -> Iterator[Leftover]:

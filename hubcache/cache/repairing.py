@@ -20,8 +20,7 @@ from hubcache.cache.permissions import unshared_listings
 from hubcache.cache.placing import link_files, place_files
 from hubcache.cache.quarantine import FOLDER, Link, is_missed, set_aside
 from hubcache.cache.repairplan import Links, Step, readable_commit
-from hubcache.cache.shared import payload_path, without_users
-from hubcache.cache.sharedstore import replace_payload, users_of
+from hubcache.cache.shared import payload_path, replace_payload, users_of, without_users
 from hubcache.cache.store import Cache
 from hubcache.cache.writer import SUFFIX, leftovers
 from hubcache.core.artifact import Artifact, Entry, Manifest, RepoPath, Revision, parse_path

@@ -1,4 +1,4 @@
-"""huggingface_hub's store `blobs/ab/<64 hex>` that all repos share: who uses a payload, kept right; none is added here.
+"""huggingface_hub's store `blobs/ab/<64 hex>` that all repos share: who uses a payload, kept right; it fetches none.
 
 A repo's blob is a link to the payload, and `<payload>.refs` has a line for each such blob, written before its link.
 Source: huggingface_hub 2.4, utils/_shared_blobs.py, as measured.
@@ -12,7 +12,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hubcache.localfile import write_atomically
+from hubcache.cache.folder import RepoFolder
+from hubcache.cache.scan import scan_repos
+from hubcache.localfile import temporary_name, write_atomically
 
 MARKER = ".huggingface-shared-blobs"
 REFS = ".refs"
@@ -87,6 +89,36 @@ def without_users(root: Path, payload: str, known: Iterable[str]) -> Iterator[bo
         if users and users != noted:
             write_atomically(path, "".join(f"{user}\n" for user in users).encode(), scratch=path.parent, mode=0o666)
         yield is_locked and not users
+
+
+def users_of(payload: Path, root: Path) -> list[str]:
+    """List the blobs that lead to a payload, by their paths in the root; the store's own notes may lack some."""
+    found = []
+    for repo in scan_repos(root):
+        try:
+            with os.scandir(repo.path / "blobs") as entries:
+                blobs = [entry.path for entry in entries if entry.is_symlink()]
+        except OSError:
+            continue
+        found += [os.path.relpath(blob, root) for blob in blobs if payload_of(blob, str(root)) == payload.name]
+    return found
+
+
+def replace_payload(payload: Path, sound: Path, place: Path, folder: RepoFolder) -> None:
+    """Exchange a payload for the sound bytes of a repo's blob, which becomes a link to it; the old ones go to `place`.
+
+    At every moment the store's users and the repo have a file, and the repo a sound one.
+    """
+    mode = os.stat(payload).st_mode & 0o777
+    os.link(payload, place)
+    fresh = temporary_name(payload)
+    os.link(sound, fresh)
+    os.chmod(fresh, mode)
+    os.replace(fresh, payload)
+    add_user(folder.root, payload.name, f"{folder.path.name}/blobs/{sound.name}")
+    link = temporary_name(folder.path / sound.name)
+    os.symlink(f"../../blobs/{payload.parent.name}/{payload.name}", link)
+    os.replace(link, sound)
 
 
 def _leads_to(root: Path, user: str, payload: str) -> bool:

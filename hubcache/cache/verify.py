@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +17,16 @@ from hubcache.cache.inspection import Claim, Inspection
 from hubcache.core.ports import Progress
 from hubcache.core.sampling import Sample
 
+UNNOTED, NOTED_EVERY = 16 << 20, 0.1
+"""Bytes, and seconds of hashing, that a check which is killed may have to do again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Effort:
     """Which bytes are read, and how fast; links, refs and listings are always looked at, all of them.
 
     Attributes:
-        index: remembers each hash as soon as it is there; an interrupted check goes on by `since`.
+        index: remembers each hash soon after it is there; an interrupted check goes on by `since`.
         since: what was hashed from then on (unix seconds), was right, and has not changed, is not read again.
         sample: of the rest, only these.
         spend: waits until so many bytes more may be read; None for no limit.
@@ -45,13 +50,12 @@ def verify_repo(
     known = _known(claims, effort)
     unknown = [claim for claim in claims if _file(claim) not in known]
     drawn = [claim for claim in unknown if effort.sample is None or effort.sample.has(claim.digest)]
-    hashes = hash_files(
-        [_file(claim) for claim in drawn],
-        progress,
-        origin=str(folder.repo),
-        spend=effort.spend,
-        finished=_remembering(effort.index),
-    )
+    memory = _Memory(effort.index)
+    try:
+        files = [_file(claim) for claim in drawn]
+        hashes = hash_files(files, progress, origin=str(folder.repo), spend=effort.spend, finished=memory.add)
+    finally:
+        memory.flush()
     for claim in claims:
         if (found := hashes.get(_file(claim)) or known.get(_file(claim))) is not None:
             _judge(inspection, claim, found)
@@ -84,13 +88,33 @@ def _known(claims: Sequence[Claim], effort: Effort) -> dict[File, FileHash]:
     return found
 
 
-def _remembering(index: Index | None) -> Callable[[File, FileHash], None]:
-    def remember(file: File, found: FileHash) -> None:
-        if index is not None and found.state is not None:
-            sha1, sha256 = (found.hex, "") if file[1] == "git-sha1" else ("", found.hex)
-            index.remember(Path(file[0]), found.state, git_sha1=sha1, sha256=sha256)
+class _Memory:
+    """Notes hashes in the index soon: large files' at once, small ones' together, for each by itself costs more."""
 
-    return remember
+    def __init__(self, index: Index | None) -> None:
+        self._index = index
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[str, FileState, str, str]] = []
+        self._size = 0
+        self._noted_at = 0.0
+
+    def add(self, file: File, found: FileHash) -> None:
+        if self._index is None or found.state is None:
+            return
+        digests = (found.hex, "") if file[1] == "git-sha1" else ("", found.hex)
+        with self._lock:
+            self._waiting.append((file[0], found.state, *digests))
+            self._size += found.size
+            is_much = self._size > UNNOTED or time.monotonic() - self._noted_at > NOTED_EVERY
+        if is_much:
+            self.flush()
+
+    def flush(self) -> None:
+        with self._lock:
+            waiting, self._waiting, self._size = self._waiting, [], 0
+            self._noted_at = time.monotonic()
+        if self._index is not None and waiting:
+            self._index.remember_hashes(waiting)
 
 
 def _size(claim: Claim) -> int:

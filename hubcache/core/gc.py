@@ -236,7 +236,9 @@ class _Planning:
         why, stays = f"{_LEFT[left.kind]} {span_text(age)} ago", ""
         if left.kind in {"markers", "listing", "provenance", "locks"}:
             why = _LEFT[left.kind]
-        if repo is not None and repo.pulling and left.kind != "quarantine":
+        if repo is not None and (missing := self._missing(repo, left)):
+            stays = f"{missing[:12]} lacks a file that it tells of; hubcache verify --repair brings it"
+        elif repo is not None and repo.pulling and left.kind != "quarantine":
             stays = repo.pulling
         elif age < limit and not (left.kind == "quarantine" and self._needs_room):
             stays = f"{why}; it goes after {span_text(limit)}"
@@ -244,6 +246,10 @@ class _Planning:
         if len(left.paths) > 1:
             name = f"{len(left.paths)} files"
         return Line(not stays, left.kind, repo.name if repo else "", name, left.size, stays or why, left.paths)
+
+    def _missing(self, repo: HeldRepo, left: Leftover) -> str:
+        """Name a commit that stays and misses what a leftover tells of; "" for none."""
+        return next((name for name in sorted(left.misses) if (repo.folder, name) not in self._goes), "")
 
     def _payload_line(self, payload: Payload) -> Line:
         age = self._now - payload.since

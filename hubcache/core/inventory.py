@@ -66,12 +66,16 @@ class HeldCommit:
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """What an interrupted write or a gone commit left; several files where they are only worth one line."""
+    """What an interrupted write or a gone commit left; several files where they are only worth one line.
+
+    `misses` are the commits that lack what it tells of: it is needed as long as one of them stays.
+    """
 
     kind: LeftoverKind
     paths: tuple[str, ...]
     size: int
     since: float
+    misses: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
