@@ -32,6 +32,8 @@ COMMANDS = {
     "serve": "Serve the cache as a Hub, offline or filled from upstream.",
     "finetune": "Fine-tune a cached model on a task, offline, into the cache.",
     "evaluate": "Score cached models on a task's split, offline.",
+    "export": "Turn a cached adapter and its base into one model.",
+    "predict": "Let a cached model answer: pipelines by task, offline.",
     "runs": "List and compare the fine-tuned models in the cache.",
     "env": "Print what makes other tools use this cache or mirror.",
     "exec": "Run a command under that environment, offline if asked.",

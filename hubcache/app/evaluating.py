@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hubcache.app.exporting import find_base
 from hubcache.app.local import LocalApp
 from hubcache.app.training import DataChoice, find_folder, read_data, require_libraries
 from hubcache.cache.scan import scan_repos
@@ -20,7 +21,10 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """Which model is scored on which split of what, as it was typed; `output` takes predictions.jsonl and run.json."""
+    """Which model is scored on which split of what, as it was typed; `output` takes predictions.jsonl and run.json.
+
+    An adapter is put over the base that it names, or over `base`, whatever that is.
+    """
 
     model: str
     task: str
@@ -30,6 +34,7 @@ class ScoreRequest:
     settings: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     zero_shot: bool = False
+    base: str | None = None
     command: str = ""
 
 
@@ -55,6 +60,7 @@ def evaluate_cached(app: LocalApp, request: ScoreRequest, *, say: Say) -> RunRec
     from hubcache.train.evaluate import EvaluateRequest, evaluate
 
     model, model_input = find_folder(app, request.model)
+    base = find_base(app, model, request.base)
     task = load_task(request.task)
     task = changed(task, dict(request.options)) if request.options else task
     data, data_inputs = read_data(app, task, request.data)
@@ -66,6 +72,7 @@ def evaluate_cached(app: LocalApp, request: ScoreRequest, *, say: Say) -> RunRec
         EvaluateRequest(
             model=model, task=data.task, rows=data.rows[request.split], split=request.split, output=request.output,
             settings=TrainSettings().updated_by(request.settings), zero_shot=request.zero_shot,
+            base=base, any_base=request.base is not None,
             model_input=model_input, data_inputs=data_inputs, command=request.command, say=say,
         )
     )  # fmt: skip

@@ -21,13 +21,16 @@ from hubcache.errors import CacheLocked, HubcacheError, OfflineError, UsageError
 from hubcache.localfile import hash_file
 from hubcache.train.data import Choices, TaskData, read_task_data
 from hubcache.train.record import Input, RunRecord
-from hubcache.train.settings import TrainSettings
+from hubcache.train.settings import TrainSettings, adapter_rate
 from hubcache.train.tasks import Task, changed, load_task
 
 if TYPE_CHECKING:
     from hubcache.train.finetune import FinetuneRequest
 
 Say = Callable[[str], object]
+
+ADAPTER = "adapter_config.json"
+"""The file that makes a folder an adapter's."""
 
 FIRST_ASKED = ("epochs", "batch_size", "learning_rate", "seed")
 
@@ -109,6 +112,11 @@ def plan_training(app: LocalApp, request: TrainRequest, *, say: Say) -> Planned:
     from hubcache.train.finetune import FinetuneRequest
 
     model, model_input = find_folder(app, request.model)
+    if (model / ADAPTER).is_file():
+        raise UsageError(
+            f"{request.model} is an adapter: it trains over a model of its own",
+            hint=f"hubcache export {request.model} --merge --output org/name, and train that",
+        )
     task = changed(load_task(request.task), dict(request.options)) if request.options else load_task(request.task)
     data, data_inputs = read_data(app, task, request.data)
     teacher, teacher_input = find_folder(app, request.teacher) if request.teacher else (None, None)
@@ -117,6 +125,10 @@ def plan_training(app: LocalApp, request: TrainRequest, *, say: Say) -> Planned:
     defaults = TrainSettings.for_task(data.task.kind, parameters_in(model), rows, t5=is_t5)
     settings = defaults if request.settings_file is None else defaults.updated_from(request.settings_file)
     settings = settings.updated_by(request.settings)
+    if settings.adapter:
+        defaults = adapter_rate(defaults)
+        settings = defaults if request.settings_file is None else defaults.updated_from(request.settings_file)
+        settings = settings.updated_by(request.settings)
     made = FinetuneRequest(
         model=model, task=data.task, splits=data.rows, output=Path(), settings=settings, teacher=teacher,
         model_input=model_input, data_inputs=data_inputs, teacher_input=teacher_input, command=request.command, say=say,

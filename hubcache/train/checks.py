@@ -84,7 +84,7 @@ def memory_needed(task: Task, config: Any, settings: TrainSettings, parameters: 
     else:
         activations = layers * tokens * (68 * hidden + 10 * heads * length)
     scores = 3 * _FLOAT * settings.batch_size * int(task.option("max_target_length")) * text.vocab_size
-    states = 1 if settings.freeze_backbone else STATES
+    states = 1 if settings.freeze_backbone or settings.adapter else STATES
     return _FLOAT * parameters * states + activations + (scores if task.generates else 0)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from hubcache.errors import UsageError
+from hubcache.train.adapters.tuning import load_adapted
 from hubcache.train.device import Place, peak_memory, place, versions
 from hubcache.train.features import encode
 from hubcache.train.heads import Loaded, config_of, label_columns, limited, load
@@ -35,6 +36,7 @@ class EvaluateRequest:
     output    the folder for predictions.jsonl and run.json
     settings  precision, eval_batch_size, max_length, target_length and generate hold; off, a model that generates is
               given the target's tokens (teacher forcing)
+    base, any_base  what an adapter in `model` was trained over, and whether it may be any other
     zero_shot a text classifier for entailment scores each label as a hypothesis, instead of a head of the task's
     """
 
@@ -44,6 +46,8 @@ class EvaluateRequest:
     split: str
     output: Path
     settings: TrainSettings = field(default_factory=TrainSettings)
+    base: Path | None = None
+    any_base: bool = False
     zero_shot: bool = False
     hypothesis: str = "This example is {}."
     model_input: Input = field(default_factory=lambda: Input("", ""))
@@ -87,7 +91,10 @@ def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def _by_head(request: EvaluateRequest, where: Place) -> tuple[Loaded, Scored]:
     task = request.task
     columns = label_columns(config_of(request.model), task)
-    loaded = load(request.model, task, trained=True)
+    if request.base is not None:
+        loaded = load_adapted(request.model, request.base, task, any_base=request.any_base)
+    else:
+        loaded = load(request.model, task, trained=True)
     start = getattr(loaded.model.config, "decoder_start_token_id", None)
     encoded = encode(task, request.rows, loaded.tokenizer, labelled=_is_labelled(request), decoder_start=start)
     reading = replace(reading_for(task, request.settings, where), columns=columns)

@@ -39,11 +39,16 @@ class Loaded:
 
 
 def load(
-    folder: Path, task: Task, *, trained: bool = False, changes: Mapping[str, Any] = MappingProxyType({})
+    folder: Path,
+    task: Task,
+    *,
+    trained: bool = False,
+    changes: Mapping[str, Any] = MappingProxyType({}),
+    weights: Path | None = None,
 ) -> Loaded:
     """Load a model folder with the task's head, in float32; `trained` says that the head must be in the folder.
 
-    `changes` are laid over its configuration.
+    `changes` are laid over its configuration; `weights` is where the weights are, if not beside it (an adapter's).
 
     Raises: UsageError for a folder that holds no model for it.
     """
@@ -51,7 +56,7 @@ def load(
     head = head_of(task, config.model_type)
     with quietly():
         model, found = class_of(head).from_pretrained(
-            folder,
+            weights or folder,
             config=config,
             dtype=torch.float32,
             local_files_only=True,
@@ -109,7 +114,7 @@ def freeze_backbone(loaded: Loaded) -> int:
     Raises: UsageError where nothing would.
     """
     for name, parameter in loaded.model.named_parameters():
-        parameter.requires_grad_(name in loaded.new or not _is_backbone(loaded.model, name))
+        parameter.requires_grad_(name in loaded.new or not is_backbone(loaded.model, name))
     left = sum(int(parameter.numel()) for parameter in loaded.model.parameters() if parameter.requires_grad)
     if not left:
         raise UsageError(
@@ -169,7 +174,7 @@ def class_of(head: str) -> Any:
 
 
 def _check_backbone(model: Any, new: Sequence[str], folder: Path) -> None:
-    backbone = [name for name, _ in model.named_parameters() if _is_backbone(model, name)]
+    backbone = [name for name, _ in model.named_parameters() if is_backbone(model, name)]
     lost = [name for name in backbone if name in set(new)]
     # A pooler may be new; half a backbone is a folder of some other model.
     if len(lost) > len(backbone) / 2:
@@ -180,7 +185,8 @@ def _check_backbone(model: Any, new: Sequence[str], folder: Path) -> None:
         )
 
 
-def _is_backbone(model: Any, name: str) -> bool:
+def is_backbone(model: Any, name: str) -> bool:
+    """Tell whether a parameter of that name is the backbone's, not the head's."""
     if model.base_model is not model:
         return name.startswith(f"{model.base_model_prefix}.")
     return name.startswith(_BARE_BACKBONE)

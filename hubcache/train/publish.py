@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from safetensors.torch import load_model
 
+from hubcache.train.adapters.tuning import write
 from hubcache.train.device import peak_memory, versions
 from hubcache.train.heads import quietly
 from hubcache.train.record import FILE, RunRecord
@@ -55,14 +56,20 @@ def make_record(run: Run, trainer: FineTuner, clock: Clock, scored: Mapping[str,
 
 
 def publish(run: Run, trainer: FineTuner, record: RunRecord) -> None:
-    """Write the model, its tokenizer and, last, the record; then the checkpoints go."""
+    """Write the model, its tokenizer and, last, the record; then the checkpoints go.
+
+    Of an adapter, it and the head alone are written.
+    """
     partial = run.checkpoints / "output"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     model = trainer.model
     model.config.architectures = [type(model).__name__]
     with quietly():
-        model.save_pretrained(partial)
+        if run.request.settings.adapter:
+            write(run.loaded, partial, run.request.model, run.request.model_input)
+        else:
+            model.save_pretrained(partial)
     run.loaded.tokenizer.save_pretrained(partial)
     for code in sorted(run.request.model.glob("*.py")):
         shutil.copy2(code, partial / code.name)

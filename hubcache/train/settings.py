@@ -16,6 +16,9 @@ from hubcache.errors import BadConfig
 ADAPTIVE_RATES = ((60e6, 5e-5), (200e6, 3e-5), (500e6, 2e-5), (math.inf, 1e-5))
 """Learning rates of encoders, by number of parameters: the larger the model, the smaller its steps."""
 
+ADAPTER_RATE = 3e-4
+"""The learning rate of adapters, which start without effect and move nothing else."""
+
 EPOCHS = ((2_000, 10.0), (10_000, 5.0), (100_000, 3.0), (math.inf, 2.0))
 """Passes over the training rows, by their number: a small set is read more often."""
 
@@ -62,6 +65,13 @@ class TrainSettings:
     cuda_graphs: bool = knob(True, "on a GPU, replay the steps of small models as graphs")
     gradient_checkpointing: bool = knob(False, "compute activations twice instead of keeping them")
     freeze_backbone: bool = knob(False, "train the head alone")
+    adapter: str = knob("", "train an adapter and the head alone", of=("", "lora", "ia3", "pfeiffer", "houlsby"))
+    adapter_rank: int = knob(8, "LoRA's rank", least=1)
+    adapter_alpha: int = knob(16, "LoRA's scale, times its rank", least=1)
+    adapter_targets: str = knob("", "the linear layers of LoRA and IA3, as query,value; empty: the attention's")
+    adapter_reduction: float = knob(16.0, "a layer's width by its bottleneck adapter's", least=1)
+    adapter_activation: str = knob("", "of a bottleneck adapter, as relu; empty: its kind's")
+    adapter_dropout: float = knob(0.0, "inside the adapter", least=0, most=1)
     evaluate: str = knob("epoch", "when the validation split is scored", of=("epoch", "steps", "no"))
     evaluate_steps: int = knob(500, "with evaluate=steps: so many steps apart", least=1)
     save: str = knob("epoch", "when to save for resuming; the best is always saved", of=("epoch", "steps", "no"))
@@ -134,6 +144,11 @@ class TrainSettings:
             f" {one.name:{width}}  {_shown(getattr(self, one.name)):12}  {one.metadata['told']}"
             for one in fields(self)
         ]
+
+
+def adapter_rate(settings: TrainSettings) -> TrainSettings:
+    """Return them with the learning rate that few weights in a frozen model need, unless a T5's is higher already."""
+    return replace(settings, learning_rate=max(ADAPTER_RATE, settings.learning_rate))
 
 
 def settings_help() -> dict[str, str]:

@@ -14,6 +14,8 @@ import torch
 from transformers import set_seed
 
 from hubcache.errors import BadConfig, UsageError
+from hubcache.train.adapters import lora
+from hubcache.train.adapters.tuning import attach
 from hubcache.train.arguments import steps_an_epoch, total_steps
 from hubcache.train.device import Place, place
 from hubcache.train.features import Encoded, encode
@@ -111,6 +113,10 @@ def check_settings(request: FinetuneRequest) -> None:
             f"label_smoothing spreads one label a row or token: {task.kind}{' with a teacher' * bool(request.teacher)}"
             " has no such loss"
         )
+    if settings.adapter and (settings.freeze_backbone or request.keep_decoder_layers or settings.child_tuning):
+        raise BadConfig("an adapter has its own choice of what trains, over the base as it is: no other goes with it")
+    if settings.adapter in lora.KINDS:
+        lora.require_peft()
     if not request.splits.get("train"):
         raise UsageError(f"the task {task.name} has no training rows", hint="name the split: --split train=NAME")
 
@@ -131,6 +137,8 @@ def prepare(request: FinetuneRequest) -> Run:
         for split, rows in request.splits.items()
         if rows
     }
+    if request.settings.adapter:
+        attach(loaded, request.settings)
     run = Run(request, where, loaded, encoded)
     tell(run)
     return run
@@ -143,6 +151,9 @@ def tell(run: Run) -> None:
     processes = f", {run.place.processes} processes" if run.place.processes > 1 else ""
     run.say(f"device: {run.place.told}{processes}")
     run.say(f"model: {type(loaded.model).__name__}, {loaded.parameters / 1e6:.1f} million parameters")
+    if settings.adapter:
+        free = sum(each.numel() for each in loaded.model.parameters() if each.requires_grad)
+        run.say(f"adapter: {settings.adapter}, {free} parameters train, {100 * free / loaded.parameters:.2f} % of all")
     if loaded.new:
         run.say(f"new, drawn from seed {settings.seed}: {', '.join(loaded.new)}")
     run.say(f"rows: {', '.join(f'{split} {len(each)}' for split, each in run.encoded.items())}")

@@ -44,6 +44,7 @@ def run(
     setting: SettingOption = None,
     task_setting: TaskSettingOption = None,
     zero_shot: Annotated[bool, typer.Option("--zero-shot", help="Let an entailment model judge each label.")] = False,
+    base: Annotated[str | None, typer.Option("--base", help="Put adapters over this model, whatever it is.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", help="A folder for predictions.jsonl, one below it for each of several.")
     ] = None,
@@ -64,7 +65,9 @@ def run(
         for number, model in enumerate(models):
             place = Path(scratch) / str(number) if output is None else output
             place = place / str(number) if output is not None and len(models) > 1 else place
-            request = ScoreRequest(model, task, place, split, choice, tuple(setting or ()), options, zero_shot, command)
+            request = ScoreRequest(
+                model, task, place, split, choice, tuple(setting or ()), options, zero_shot, base, command
+            )
             records.append(evaluate_cached(app, request, say=(lambda _: None) if quiet else note))
             if as_json:
                 print_json({"model": model, "split": split} | record_facts(records[-1]))

@@ -52,6 +52,9 @@ def run(
         list[str] | None, typer.Option("--model-set", metavar="KEY=VALUE", help="Change the model's configuration.")
     ] = None,
     child_tuning: Annotated[str | None, typer.Option("--child-tuning", metavar="F|D", help="Child-Tuning.")] = None,
+    adapter: Annotated[
+        str | None, typer.Option("--adapter", help="Train this alone: lora, ia3, pfeiffer or houlsby.")
+    ] = None,
     recipe: Annotated[str | None, typer.Option("--run", help="Repeat a published run by its name.")] = None,
     nproc: Annotated[int, typer.Option("--nproc", help="Processes on this machine.", min=1)] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and say everything, train nothing.")] = False,
@@ -74,6 +77,8 @@ def run(
         command=shlex.join(["hubcache", *sys.argv[1:]]),
     )  # fmt: skip
     request = _with_child_tuning(_with_recipe(request, recipe), child_tuning)
+    if adapter is not None:
+        request = replace(request, settings=(*request.settings, f"adapter={adapter}"))
     if not request.model or not request.task:
         raise UsageError("a model and a task are needed", hint="hubcache finetune MODEL --task T, or --run NAME")
 

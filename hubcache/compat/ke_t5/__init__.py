@@ -1,4 +1,7 @@
-"""Model classes by the names that ke-t5-downstreams takes on its command line; weights are loaded elsewhere."""
+"""Model classes by the names that ke-t5-downstreams takes on its command line; weights are loaded elsewhere.
+
+Its command lines are `python -m hubcache.compat.ke_t5.train_ddp` and `… test_ddp`.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,100 @@
+"""`hubcache predict`: what a cached model says to texts, a JSON line each."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hubcache.app.predicting import open_pipeline, predictions
+from hubcache.errors import UsageError
+from hubcache_cli.options import CacheDir, Quiet, complete_cached, make_local_app
+from hubcache_cli.output import note, print_json
+from hubcache_cli.training import typed_pairs
+
+AUTO = "auto"
+
+
+def run(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="ner, question-answering, summarization, …")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="[MODEL]", help="A cached reference or a folder; auto.", autocompletion=complete_cached),
+    ] = AUTO,
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="[TEXT]...", help="The texts; - reads lines from stdin.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Lines of text, or of JSON (.jsonl).")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="The pipeline's options: top_k=3.")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option("--labels", help="What zero-shot-classification chooses from: a,b,c.")
+    ] = None,
+    context: Annotated[str | None, typer.Option("--context", help="The text that the questions are on.")] = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=0, help="Rows of a batch; 0 by the texts' length.")
+    ] = 0,
+    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda:1; by default what is there.")] = None,
+    # main() reads it: errors become JSON, results are in any case.
+    _: Annotated[bool, typer.Option("--json", help="Errors as JSON, too; results always are.")] = False,
+    quiet: Quiet = False,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Let a cached model answer, offline: a line of JSON for each text, in order.
+
+    The model auto is a cached one that fits the task. A line that is a JSON object or string is read as JSON:
+    question-answering takes {"question": …, "context": …}.
+    """
+    options: dict[str, Any] = typed_pairs(option, "--set")
+    if labels is not None:
+        options["candidate_labels"] = [label.strip() for label in labels.split(",")]
+    if batch_size:
+        options["batch_size"] = batch_size
+    if not texts and file is None:
+        raise UsageError("there is no text", hint="give texts, - for stdin, or --file F")
+    say = (lambda _: None) if quiet else note
+    with nullcontext() if file is None else _opened(file) as lines:
+        app = make_local_app(cache_dir)
+        pipe = open_pipeline(app, task, None if model == AUTO else model, device=device, say=say)
+        for result in predictions(pipe, _inputs(texts or (), lines, context), options):
+            print_json(result)
+            sys.stdout.flush()
+
+
+def _opened(file: Path) -> Any:
+    try:
+        return file.open(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _inputs(texts: Iterable[str], lines: Iterable[str] | None, context: str | None) -> Iterator[Any]:
+    for text in texts:
+        if text == "-":
+            yield from (_asked(_parsed(line), context) for line in sys.stdin if line.strip())
+        else:
+            yield _asked(text, context)
+    yield from (_asked(_parsed(line), context) for line in lines or () if line.strip())
+
+
+def _asked(row: Any, context: str | None) -> Any:
+    if isinstance(row, dict) and set(row) - {"question", "context"} and {"question", "context"} <= set(row):
+        row = {name: row[name] for name in ("question", "context")}
+    return row if context is None or not isinstance(row, str) else {"question": row, "context": context}
+
+
+def _parsed(line: str) -> Any:
+    """A line of text may begin with a brace or a quote, too: what is no JSON is text."""
+    text = line.rstrip("\r\n")
+    if text[:1] in {"{", '"'}:
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    return text

@@ -1,0 +1,111 @@
+"""A pipeline from a model's folder: class, weights, tokenizer and device; nothing is looked up online."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+import hubcache.models
+from hubcache.errors import BadConfig
+from hubcache.train.device import place
+from hubcache.train.heads import CRF_HEAD, config_of, quietly, tokenizer_of
+from hubcache.train.pipelines import answers, delegated, texts
+from hubcache.train.pipelines.registry import Custom, custom
+from hubcache.train.pipelines.tasks import PipelineTask, find_task
+
+CLASSES: Mapping[str, Any] = {
+    "feature-extraction": delegated.FeatureExtraction,
+    "fill-mask": delegated.FillMask,
+    "token-classification": delegated.TokenClassification,
+    "text-classification": delegated.TextClassification,
+    "zero-shot-classification": delegated.ZeroShotClassification,
+    "text-generation": delegated.TextGeneration,
+    "question-answering": answers.QuestionAnswering,
+    "summarization": texts.TextToText,
+    "text2text-generation": texts.TextToText,
+    "translation": texts.Translation,
+}
+_TRUNCATED = ("text-classification", "feature-extraction")
+_UNBOUNDED = 10**9
+
+
+def build(
+    task: str, model: Any, tokenizer: Any = None, *, device: Any = None, options: Mapping[str, Any] | None = None
+) -> Any:
+    """Make a task's pipeline of a model or its folder, on the device that is there unless one is named.
+
+    Raises:
+        UsageError: there is no such task.
+        BadConfig: the folder holds no model or tokenizer for it.
+    """
+    made = custom(task)
+    known = None if made else find_task(task)
+    if isinstance(model, (str, Path)):
+        folder = Path(model)
+        model = load_model(folder, known, made)
+        tokenizer = tokenizer if tokenizer is not None else tokenizer_of(folder)
+    if isinstance(tokenizer, (str, Path)):
+        tokenizer = tokenizer_of(Path(tokenizer))
+    _bound(tokenizer, model)
+    where = place("fp32").device if device is None else device
+    said = dict(options or {})
+    if known is None:
+        return made.made_by(model=model, tokenizer=tokenizer, task=task, device=where, **said)  # type: ignore[union-attr]
+    if known.name in _TRUNCATED and _is_bounded(tokenizer):
+        said.setdefault("truncation", True)
+    name = task if known.name == "translation" else known.name
+    with quietly():
+        return CLASSES[known.name](model=model.eval(), tokenizer=tokenizer, task=name, device=where, **said)
+
+
+def load_model(folder: Path, task: PipelineTask | None, made: Custom | None = None) -> Any:
+    """Load a folder's model with the task's head, in float32 and for evaluation. Raises: BadConfig."""
+    config = config_of(folder)
+    cls = _class_of(config, task, made)
+    if cls.__name__ == CRF_HEAD:
+        config = cls.config_class.from_pretrained(folder, local_files_only=True)
+        config.crf_scores = True
+    elif not cls.__name__.startswith("AutoModel"):
+        config = cls.config_class.from_pretrained(folder, local_files_only=True)
+    if getattr(config, "id2label", None) and getattr(config, "label2id", None) is None:
+        config.label2id = {label: number for number, label in config.id2label.items()}
+    try:
+        with quietly():
+            model = cls.from_pretrained(
+                folder, config=config, dtype=torch.float32, local_files_only=True, trust_remote_code=False
+            )
+    except (ValueError, OSError) as error:
+        raise BadConfig(f"{folder} has no model for {task.name if task else 'this pipeline'}: {error}") from error
+    return model.eval()
+
+
+def _class_of(config: Any, task: PipelineTask | None, made: Custom | None) -> Any:
+    """Ours where the configuration names one that has the task's head: KE-T5's files say they are T5's."""
+    if made is not None and made.auto_class is not None:
+        return made.auto_class
+    names = [str(name) for name in getattr(config, "architectures", None) or ()]
+    for name in names:
+        fits = task is None or (task.name != "feature-extraction" and name.endswith(task.heads))
+        if fits and hasattr(hubcache.models, name):
+            return getattr(hubcache.models, name)
+        if task is None and hasattr(transformers, name):
+            return getattr(transformers, name)
+    return getattr(transformers, task.auto_class if task else "AutoModel")
+
+
+def _bound(tokenizer: Any, model: Any) -> None:
+    """Old folders do not say how much a model reads: its places do; RoBERTa's first two are never used."""
+    places = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    if tokenizer is None or not isinstance(places, int) or getattr(tokenizer, "model_max_length", 0) < _UNBOUNDED:
+        return
+    embeddings = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
+    padding = getattr(embeddings[0], "padding_idx", None) if embeddings else None
+    tokenizer.model_max_length = places - (padding + 1 if padding is not None else 0)
+
+
+def _is_bounded(tokenizer: Any) -> bool:
+    return getattr(tokenizer, "model_max_length", _UNBOUNDED) < _UNBOUNDED
