@@ -34,9 +34,15 @@ print(type(AutoModelForSequenceClassification.from_pretrained(sys.argv[2])).__na
 """
 
 
-@pytest.mark.parametrize("name", [name for name in sofa.__all__ if name != "environ"])
+@pytest.mark.parametrize("name", [name for name in sofa.__all__ if hasattr(models, name) and name[0].isupper()])
 def test_an_exported_class_is_the_one_of_hubcache_models(name: str) -> None:
     assert getattr(sofa, name) is getattr(models, name)
+
+
+@pytest.mark.parametrize("module", [sofa, sofa.utils, sofa.sbert, sofa.palm, sofa.veco, sofa.models])
+def test_a_module_has_what_it_exports(module: object) -> None:
+    names = module.__all__  # type: ignore[attr-defined]  # a module's
+    assert [name for name in names if not hasattr(module, name)] == []
 
 
 @pytest.mark.parametrize("backend", ["huggingface", "sofa", "easytexminer", "easynlp"])

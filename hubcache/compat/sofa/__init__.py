@@ -1,10 +1,21 @@
 """SOFA's names for scripts that were written for it: change `sofa` to `hubcache.compat.sofa` in their import lines.
 
-Nothing is computed here: the classes are those of hubcache.models.
+Nothing is computed here: the classes are those of hubcache.models, the rest is in the modules beside this one.
 """
 
 from __future__ import annotations
 
+from hubcache.compat.sofa import utils
+from hubcache.compat.sofa.examples import run_classification_hf, run_generation_hf, run_sequence_labeling_hf
+from hubcache.compat.sofa.inference import InferenceBase, inject_pipeline, pipeline
+from hubcache.compat.sofa.models import palm, sbert, veco
+from hubcache.compat.sofa.utils import (
+    Application,
+    DatasetOutput,
+    SpanClassifierOutput,
+    TaskType,
+    inject_model_backend,
+)
 from hubcache.models import (
     PalmConfig,
     PalmForConditionalGeneration,
@@ -32,6 +43,7 @@ from hubcache.models import (
     VecoTokenizer,
     VecoTokenizerFast,
 )
+from hubcache.train.child_tuning import ChildTuningAdamW, apply_child_tuning, apply_child_tuning_to_trainer
 
 __version__ = "1.0.0"
 """The release of SOFA whose names these are."""
@@ -39,6 +51,10 @@ __version__ = "1.0.0"
 BACKENDS = ("huggingface", "sofa", "easytexminer", "easynlp")
 
 __all__ = [
+    "Application",
+    "ChildTuningAdamW",
+    "DatasetOutput",
+    "InferenceBase",
     "PalmConfig",
     "PalmForConditionalGeneration",
     "PalmModel",
@@ -55,6 +71,8 @@ __all__ = [
     "SbertModel",
     "SbertTokenizer",
     "SbertTokenizerFast",
+    "SpanClassifierOutput",
+    "TaskType",
     "TextGenerator",
     "VecoConfig",
     "VecoForMultipleChoice",
@@ -64,7 +82,19 @@ __all__ = [
     "VecoModel",
     "VecoTokenizer",
     "VecoTokenizerFast",
+    "apply_child_tuning",
+    "apply_child_tuning_to_trainer",
     "environ",
+    "inject_model_backend",
+    "inject_pipeline",
+    "palm",
+    "pipeline",
+    "run_classification_hf",
+    "run_generation_hf",
+    "run_sequence_labeling_hf",
+    "sbert",
+    "utils",
+    "veco",
 ]
 
 
