@@ -29,8 +29,37 @@ Tell = Callable[[str], None]
 """Takes one line about what is wrong."""
 
 
+class _Listable:
+    """A repo or a commit by the names that filters and orders have for its facts (core/filters.py)."""
+
+    __slots__ = ()
+    repo: RepoId
+    last_used: int
+    last_modified: int
+
+    @property
+    def name(self) -> str:
+        """The repo's name, with its kind before it where that is no model."""
+        return str(self.repo)
+
+    @property
+    def kind(self) -> str:
+        """model, dataset or space."""
+        return self.repo.kind
+
+    @property
+    def accessed(self) -> float:
+        """`last_used`; a commit's is its repo's, for blobs are shared."""
+        return self.last_used
+
+    @property
+    def modified(self) -> float:
+        """`last_modified`."""
+        return self.last_modified
+
+
 @dataclass(frozen=True, slots=True)
-class RepoSummary:
+class RepoSummary(_Listable):
     """One repo as it stands on the disk; sizes in bytes, times in unix seconds.
 
     Attributes:
@@ -63,29 +92,9 @@ class RepoSummary:
     risks: tuple[str, ...] = ()
     is_pinned: bool = False
 
-    @property
-    def name(self) -> str:
-        """The repo's name, with its kind before it where that is no model."""
-        return str(self.repo)
-
-    @property
-    def kind(self) -> str:
-        """model, dataset or space."""
-        return self.repo.kind
-
-    @property
-    def accessed(self) -> float:
-        """`last_used`, by the name that filters have for it."""
-        return self.last_used
-
-    @property
-    def modified(self) -> float:
-        """`last_modified`, likewise."""
-        return self.last_modified
-
 
 @dataclass(frozen=True, slots=True)
-class CommitSummary:
+class CommitSummary(_Listable):
     """One snapshot; `size` counts each blob once, `last_modified` is in unix seconds."""
 
     repo: RepoId
@@ -96,26 +105,6 @@ class CommitSummary:
     refs: tuple[str, ...]
     last_modified: int
     last_used: int = 0
-
-    @property
-    def name(self) -> str:
-        """The repo's name, with its kind before it where that is no model."""
-        return str(self.repo)
-
-    @property
-    def kind(self) -> str:
-        """model, dataset or space."""
-        return self.repo.kind
-
-    @property
-    def accessed(self) -> float:
-        """`last_used`, by the name that filters have for it: the repo's, for blobs are shared."""
-        return self.last_used
-
-    @property
-    def modified(self) -> float:
-        """`last_modified`, likewise."""
-        return self.last_modified
 
 
 def scan_repos(root: Path) -> Iterator[RepoFolder]:
