@@ -19,6 +19,7 @@ from transformers import (  # noqa: E402
     AutoModelForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
+    BertForTokenClassification,
     RobertaConfig,
     RobertaForSequenceClassification,
     T5Config,
@@ -38,7 +39,9 @@ from hubcache.models import (  # noqa: E402
     VecoForSequenceClassification,
     VecoNlgConfig,
 )
-from hubcache.train.adapters import PfeifferConfig, init, merge  # noqa: E402
+from hubcache.train import adapters  # noqa: E402
+from hubcache.train.adapters import PfeifferConfig, choice_of, init, merge  # noqa: E402
+from hubcache.train.adapters.adapted import adapter_parameters  # noqa: E402
 from hubcache.train.adapters.bottleneck import Bottleneck, BottleneckConfig  # noqa: E402
 
 pytestmark = pytest.mark.train
@@ -73,7 +76,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def needs(kind: str) -> str:
-    if kind in {"lora", "ia3"}:
+    if kind in {"lora", "ia3", "prompt", "prefix"}:
         pytest.importorskip("peft")
     return kind
 
@@ -189,7 +192,7 @@ def test_several_active_adapters_run_one_on_the_other(base: Path) -> None:
     assert all(not torch.equal(both, each) for each in said)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "prompt", "prefix"])
 def test_a_saved_and_loaded_adapter_gives_equal_logits(base: Path, tmp_path: Path, kind: str) -> None:
     model = loaded(base)
     model.add_adapter("mood", config=needs(kind))
@@ -295,6 +298,181 @@ def test_a_name_that_is_taken_or_unknown_is_refused(base: Path) -> None:
     for attempt in (lambda: model.add_adapter("mood"), lambda: model.set_active_adapters("other")):
         with pytest.raises(UsageError, match="there is"):
             attempt()
+
+
+PROMPTED = ("bert", "roberta", "sbert", "veco", "t5_encoder", "t5", "veco_nlg")
+PREFIXED = ("bert", "roberta", "sbert", "veco")
+
+
+@pytest.mark.parametrize(
+    ("kind", "family"), [*(("prompt", each) for each in PROMPTED), *(("prefix", each) for each in PREFIXED)]
+)
+def test_a_prompt_or_prefix_trains_alone_with_the_head_and_is_not_there_when_turned_off(kind: str, family: str) -> None:
+    model = init(FAMILIES[family]())
+    own = logits(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.add_adapter("new", config=choice_of(needs(kind), tokens=3))
+    (vectors,) = adapter_parameters(model, "new")
+    start = vectors.detach().clone()
+    losses = trained(model, "new", steps=6)
+    assert not torch.equal(vectors, start)
+    changed = [name for name, value in before.items() if not torch.equal(model.state_dict()[name], value)]
+    heads = ("classifier", "pooler.dense", "pooler_seq")
+    assert losses[-1] < losses[0]
+    assert [name for name in changed if not name.startswith(heads)] == []
+    model.set_active_adapters(None)
+    assert torch.equal(logits(model), own)
+
+
+@pytest.mark.parametrize(("kind", "family"), [("prompt", "palm"), ("prefix", "t5"), ("prefix", "palm")])
+def test_a_family_that_takes_no_prompt_is_told(kind: str, family: str) -> None:
+    model = init(FAMILIES[family]())
+    with pytest.raises(UsageError, match=f"takes no {needs(kind)}"):
+        model.add_adapter("new", config=kind)
+
+
+def peft_of(base: Path, folder: Path, config: Any) -> Any:
+    """Load a saved adapter by peft itself, over the base."""
+    peft = pytest.importorskip("peft")
+    theirs = peft.PeftModel.from_pretrained(AutoModelForSequenceClassification.from_pretrained(base), folder)
+    theirs.config = config
+    return theirs.eval()
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize("kind", ["prompt", "prefix"])
+def test_peft_answers_alike_with_a_saved_prompt(tmp_path: Path, family: str, kind: str) -> None:
+    FAMILIES[family]().save_pretrained(tmp_path / "base")
+    model = loaded(tmp_path / "base")
+    model.add_adapter("mood", config=choice_of(needs(kind), tokens=3))
+    trained(model, "mood")
+    model.save_adapter(tmp_path / "mood", "mood")
+    theirs = peft_of(tmp_path / "base", tmp_path / "mood", model.config)
+    shown = {
+        **inputs(model),
+        "attention_mask": torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0], [1, 1, 0, 0, 0, 0]]),
+    }
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(**shown).logits, model.eval()(**shown).logits, rtol=0, atol=1e-6)
+
+
+def test_a_prompted_t5_answers_as_pefts_and_generates(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    FAMILIES["t5"]().save_pretrained(tmp_path / "base")
+    model = init(T5ForConditionalGeneration.from_pretrained(tmp_path / "base"))
+    model.add_adapter("mood", config=choice_of("prompt", tokens=3))
+    trained(model, "mood")
+    model.save_adapter(tmp_path / "mood", "mood")
+    base = T5ForConditionalGeneration.from_pretrained(tmp_path / "base")
+    theirs = peft.PeftModel.from_pretrained(base, tmp_path / "mood").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(**inputs(model)).logits, logits(model), rtol=0, atol=1e-6)
+    asked = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS), "max_new_tokens": 5, "do_sample": False}
+    assert torch.equal(model.generate(**asked, num_beams=2), theirs.generate(**asked, num_beams=2))
+
+
+def test_a_tagger_has_a_label_for_each_token_under_a_prompt() -> None:
+    model = init(BertForTokenClassification(BertConfig(**WIDE)))
+    model.add_adapter("new", config=choice_of(needs("prompt"), tokens=3), set_active=True)
+    said = model(input_ids=IDS, attention_mask=torch.ones_like(IDS), labels=torch.zeros_like(IDS))
+    assert said.logits.shape == (3, 6, 2)
+    assert torch.isfinite(said.loss)
+
+
+def test_a_prompt_beyond_the_models_positions_is_told(tmp_path: Path) -> None:
+    model = init(BertForSequenceClassification(BertConfig(**WIDE, max_position_embeddings=8)))
+    model.add_adapter("new", config=choice_of(needs("prompt"), tokens=3), set_active=True)
+    with pytest.raises(UsageError, match="takes 8"):
+        logits(model)
+
+
+@pytest.mark.parametrize("pair", [("lora", "pfeiffer"), ("pfeiffer", "ia3"), ("prompt", "houlsby"), ("prefix", "lora")])
+def test_adapters_of_two_kinds_stand_side_by_side_on_one_base(base: Path, pair: tuple[str, str]) -> None:
+    model = loaded(base)
+    own, said = logits(model), {}
+    for kind in pair:
+        model.add_adapter(kind, config=needs(kind))
+        trained(model, kind)
+        said[kind] = logits(model)
+    for kind in pair:
+        model.set_active_adapters(kind)
+        assert torch.equal(logits(model), said[kind])
+    model.set_active_adapters(list(pair))
+    both = logits(model)
+    assert all(not torch.equal(both, each) for each in said.values())
+    model.set_active_adapters(None)
+    assert torch.equal(logits(model), own)
+
+
+@pytest.mark.parametrize("pair", [("lora", "pfeiffer"), ("prompt", "houlsby")])
+def test_adapters_of_two_kinds_are_saved_and_loaded_by_name(base: Path, tmp_path: Path, pair: tuple[str, str]) -> None:
+    model, said = loaded(base), {}
+    for kind in pair:
+        model.add_adapter(kind, config=needs(kind))
+        trained(model, kind)
+        said[kind] = logits(model)
+        model.save_adapter(tmp_path / kind, kind)
+    other = loaded(base)
+    for kind in pair:
+        assert other.load_adapter(tmp_path / kind) == kind
+    for kind in pair:
+        other.set_active_adapters(kind)
+        assert torch.equal(logits(other), said[kind])
+
+
+@pytest.mark.parametrize("pair", [("lora", "ia3"), ("ia3", "lora")])
+def test_two_of_pefts_layer_kinds_in_one_model_are_refused(base: Path, pair: tuple[str, str]) -> None:
+    model = loaded(base)
+    model.add_adapter("one", config=needs(pair[0]))
+    with pytest.raises(UsageError, match="cannot be in one model"):
+        model.add_adapter("two", config=pair[1])
+
+
+@pytest.mark.parametrize("pair", [("lora", "pfeiffer"), ("pfeiffer", "lora")])
+def test_lora_and_a_bottleneck_on_one_projection_are_refused(base: Path, pair: tuple[str, str]) -> None:
+    model = loaded(base)
+    needs("lora")
+    choices = {"lora": choice_of("lora", targets=("dense",)), "pfeiffer": "pfeiffer"}
+    model.add_adapter("one", config=choices[pair[0]])
+    with pytest.raises(UsageError, match="stands"):
+        model.add_adapter("two", config=choices[pair[1]])
+
+
+def flexible(base: Path) -> Any:
+    """Load a model as a script with the package's AutoAdapterModel does, with two adapters of other labels."""
+    model = adapters.AutoAdapterModel.from_pretrained(base)
+    model.add_adapter("mood")
+    model.add_classification_head("mood", num_labels=2)
+    model.add_classification_head("topic", num_labels=3, id2label={0: "war", 1: "art", 2: "sea"})
+    model.add_adapter("topic")
+    for name in ("mood", "topic"):
+        trained(model, name)
+    return model
+
+
+def test_adapters_of_one_base_have_heads_for_their_own_labels(base: Path) -> None:
+    model, widths = flexible(base), []
+    for name in ("mood", "topic", "mood", None):
+        model.set_active_adapters(name)
+        widths.append((logits(model).shape[-1], model.config.num_labels))
+    assert widths == [(2, 2), (3, 3), (2, 2), (2, 2)]
+
+
+def test_a_saved_head_brings_its_labels(base: Path, tmp_path: Path) -> None:
+    model = flexible(base)
+    model.set_active_adapters("topic")
+    said = logits(model)
+    model.save_adapter(tmp_path / "topic", "topic")
+    other = loaded(base)
+    other.load_adapter(tmp_path / "topic", set_active=True)
+    assert (torch.equal(logits(other), said), other.config.id2label[1]) == (True, "art")
+
+
+def test_a_model_without_a_classifier_gets_none(base: Path) -> None:
+    model = init(FAMILIES["t5"]())
+    model.add_adapter("new")
+    with pytest.raises(UsageError, match="has no classifier"):
+        model.add_classification_head("new", num_labels=3)
 
 
 @pytest.mark.slow

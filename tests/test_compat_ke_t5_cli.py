@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,9 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BertTokenizer, RobertaConfig, RobertaForSequenceClassification, RobertaModel
 
 from hubcache.compat.ke_t5 import bindings
+from hubcache.compat.ke_t5.meters import Meter
 from hubcache.compat.ke_t5.options import test_options as options_of_test
 from hubcache.compat.ke_t5.options import train_options
 from hubcache.compat.ke_t5.test_ddp import main as run_test
@@ -25,7 +27,7 @@ from hubcache.compat.ke_t5.train_ddp import main as run_train
 from hubcache.errors import BadConfig
 from hubcache.models import T5EncoderForSequenceClassificationMean
 from tests.support.goldens import golden
-from tests.support.training import rows_of, tiny_t5
+from tests.support.training import rows_of, shared_data, tiny_t5
 
 pytestmark = [pytest.mark.train, pytest.mark.slow]
 torch.set_num_threads(1)
@@ -60,6 +62,19 @@ def write_rows(folder: Path, **splits: Any) -> None:
         (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")
 
 
+def write_roberta(repo: Path) -> None:
+    """Write a tiny klue/roberta-small, which has a BERT's tokenizer, into the cache."""
+    snapshot = repo / "snapshots" / ("b" * 40)
+    tokenizer = BertTokenizer(vocab=str(shared_data("vocabs/bert-base-uncased.vocab.txt")))
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    places = {"max_position_embeddings": 514, "pad_token_id": tokenizer.pad_token_id}
+    RobertaModel(RobertaConfig(vocab_size=len(tokenizer), **sizes, **places)).save_pretrained(snapshot)
+    tokenizer.save_pretrained(snapshot)
+    (repo / "refs").mkdir()
+    (repo / "refs/main").write_text("b" * 40)
+
+
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder to work in: a cache that holds a tiny ke-t5-base, data by the original's names, and a user's module."""
@@ -68,7 +83,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_t5(repo / "snapshots" / ("a" * 40))
     (repo / "refs").mkdir()
     (repo / "refs/main").write_text("a" * 40)
-    shutil.copytree(repo / "snapshots" / ("a" * 40), folder / "tiny")
+    for copy in ("tiny", "path_to_pretrained_model_weights"):
+        shutil.copytree(repo / "snapshots" / ("a" * 40), folder / copy)
+    shutil.copy(bindings.SHIPPED / "train_default.gin", folder / "my_model.gin")
+    write_roberta(folder / "hub/models--klue--roberta-small")
     for config, name in (("ynat", "klue_ynat"), ("ner", "klue_ner"), ("re", "klue_re")):
         write_rows(folder / "data/klue" / config, train=rows_of(name, "train", 90), test=rows_of(name, "test", 24))
     texts = [{"article": row["title"] * 3, "highlights": row["title"]} for row in rows_of("klue_ynat", "train", 24)]
@@ -85,11 +103,16 @@ def environment(bench: Path) -> dict[str, str]:
     return {**os.environ, **told, "HF_HUB_OFFLINE": "1"}
 
 
-def finish(bench: Path, *command: str) -> list[dict[str, Any]]:
-    """Run a command that has to succeed; return its JSON lines."""
-    ran = subprocess.run(command, cwd=bench, env=environment(bench), capture_output=True, text=True, timeout=280)
+def run(bench: Path, *command: str, most: float = 280) -> subprocess.CompletedProcess[str]:
+    """Run a command that has to succeed, in so many seconds."""
+    ran = subprocess.run(command, cwd=bench, env=environment(bench), capture_output=True, text=True, timeout=most)
     assert ran.returncode == 0, ran.stderr[-3000:]
-    return [json.loads(line) for line in ran.stdout.splitlines()]
+    return ran
+
+
+def finish(bench: Path, *command: str, most: float = 280) -> list[dict[str, Any]]:
+    """Run a command that has to succeed; return its JSON lines."""
+    return [json.loads(line) for line in run(bench, *command, most=most).stdout.splitlines()]
 
 
 def train(bench: Path, output: str, *flags: str) -> dict[str, Any]:
@@ -108,13 +131,19 @@ def checkpoint(bench: Path, output: str) -> dict[str, Any]:
 
 
 def test_the_readmes_command_lines_run_on_two_processes(bench: Path) -> None:
-    told = finish(bench, "bash", str(ROOT / "tests/scripts/ke_t5_readme.sh"))
+    told = finish(bench, "bash", str(ROOT / "tests/scripts/ke_t5_readme.sh"), most=900)
     assert [(each["task"], each["rows"]) for each in told] == [
+        ("nikl_summarization_summary_split", 2),
         ("nikl_summarization_summary_split", 2),
         ("klue_tc", 9),
         ("nikl_summarization_summary_split", 4),
+        ("klue_tc", 9),
     ]
-    assert AutoTokenizer.from_pretrained(bench / "hf_out/klue_tc").eos_token_id == 1
+    made = RobertaForSequenceClassification.from_pretrained(bench / "hf_out/klue_bert_tc")
+    assert (made.config.num_labels, AutoTokenizer.from_pretrained(bench / "hf_out/klue_bert_tc").cls_token) == (
+        8,
+        "[CLS]",
+    )
 
 
 def test_a_killed_run_resumes_to_the_weights_of_an_undisturbed_one(bench: Path) -> None:
@@ -168,6 +197,33 @@ def test_relations_are_tested_with_their_entities_tokens(bench: Path) -> None:
 def test_train_ddp_scores_alone_with_test(bench: Path) -> None:
     trained = train(bench, "scored", "--epochs", "1")
     assert train(bench, "scored", "--test", "--resume", "true")["metrics"] == trained["metrics"]
+
+
+def test_metrics_of_training_and_validation_are_logged_at_each_epoch_as_the_originals(bench: Path) -> None:
+    command = ("-m", "hubcache.compat.ke_t5.train_ddp", "--output_dir", "logged", "--pre_trained_model", "tiny")
+    ran = run(bench, sys.executable, *command, *LENGTHS, *RATE, "--epochs", "2", "--print_freq", "2")
+    lines = ran.stderr.splitlines()
+    steps = [line for line in lines if line.startswith("-----Training-----")]
+    epochs = [line for line in lines if line.startswith("Epoch:")]
+    # 81 rows are three batches of 32: the second and the last are told.
+    assert ["train/loss: " in line and "train/ke_t5_accuracy: " in line for line in steps] == [True] * 4
+    assert [re.findall(r"(\w+)/ke_t5_accuracy: ", line) for line in epochs] == [["train"], ["eval"]] * 2
+
+
+def test_the_figures_are_tensorboards_scalars_where_it_is_installed(bench: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train(bench, "scalars", "--epochs", "1")
+    (folder,) = (path.parent for path in (bench / "scalars").rglob("events.*"))
+    found = events.EventAccumulator(str(folder)).Reload().Tags()["scalars"]
+    assert {"train/loss", "train/ke_t5_accuracy", "eval/ke_t5_accuracy"} <= set(found)
+
+
+def test_flags_that_change_nothing_are_told_on_stderr(bench: Path) -> None:
+    command = ("-m", "hubcache.compat.ke_t5.train_ddp", "--output_dir", "told", "--pre_trained_model", "tiny")
+    flags = ("--gpu", "1", "--pass_only_model_io", "--hf_cache_dir", "x", "--learning_rate", "1e-2", "--hf_path", "out")
+    lines = run(bench, sys.executable, *command, *LENGTHS, *flags).stderr.splitlines()
+    told = [line.split()[0] for line in lines if "not used" in line or "--schedule's" in line]
+    assert sorted(told) == ["--gpu", "--hf_cache_dir", "--learning_rate", "--pass_only_model_io"]
 
 
 # In this process
@@ -244,3 +300,20 @@ def test_a_bound_optimizer_takes_the_reference_s_eight_steps() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses == pytest.approx(kept["losses"].tolist(), abs=1e-4)
+
+
+def test_the_highest_rate_of_the_schedule_is_the_originals_where_none_is_told() -> None:
+    options = train_options(["--schedule"])
+    assert (options.learning_rate, options.notes) == (0.001, [])
+
+
+def test_input_keys_without_the_mask_are_told_to_get_it() -> None:
+    bindings.read_bindings([], ["EvaluationHelper.model_input_keys=['input_ids']"])
+    assert [note.split()[-2] for note in bindings.EvaluationHelper().notes] == ["attention_mask,"]
+
+
+def test_means_are_weighted_by_rows_and_leave_out_what_is_no_number() -> None:
+    meter = Meter()
+    meter.add({"loss": 1.0, "pearson": float("nan")}, 3)
+    meter.add({"loss": 5.0, "pearson": 0.5}, 1)
+    assert meter.means == {"loss": 2.0, "pearson": 0.5}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import json
@@ -17,13 +18,17 @@ from tests.support.goldens import golden
 torch = pytest.importorskip("torch")
 sofa = pytest.importorskip("hubcache.compat.sofa")
 
+import transformers  # noqa: E402
 from transformers import AutoModelForSequenceClassification  # noqa: E402
 
+from hubcache.compat.sofa.examples.finetune import __main__ as script_of  # noqa: E402
 from hubcache.compat.sofa.examples.finetune import generation, sequence_labeling  # noqa: E402
 from hubcache.compat.sofa.examples.finetune import sequence_classification as classification  # noqa: E402
 from hubcache.compat.sofa.rows import read_files  # noqa: E402
 from hubcache.compat.sofa.training import load_tokenizer, training_arguments  # noqa: E402
+from hubcache.compat.sofa.utils.compat import AUTO_CLASSES  # noqa: E402
 from hubcache.errors import UsageError  # noqa: E402
+from hubcache.models import SbertConfig, SbertForSequenceClassification  # noqa: E402
 from hubcache.train.pipelines.build import build  # noqa: E402
 
 pytestmark = pytest.mark.train
@@ -75,6 +80,22 @@ def text_of(row: dict[str, Any]) -> str:
 
 def label_of(row: dict[str, Any]) -> str:
     return row["text"].split("\t")[1]
+
+
+def classified(model: Path, lines: Path, folder: Path, **more: Any) -> Logs:
+    """Train a classifier on lines of text, tab, label, scored on the same lines; `more` overrules."""
+    told = {"task_type": "single_label_classification", "first_sequence": text_of, "label": label_of}
+    files = {"train_file_path": lines, "dev_file_path": lines, "sequence_length": 16}
+    return quietly(
+        sofa.run_classification_hf, pretrain_model_path=model, output_dir=folder / "made", **{**told, **files, **more}
+    )[0]
+
+
+def generated_from(model: Path, lines: Path, folder: Path, **more: Any) -> tuple[Logs, str]:
+    """Train PALM for an epoch on lines of source, tab, target; return what was logged and printed."""
+    told = {"task_type": "generation", "train_file_path": lines, "sequence_length": 32, "target_length": 12}
+    output = {"pretrain_model_path": model, "output_dir": folder / "made", "num_train_epochs": 1}
+    return quietly(sofa.run_generation_hf, **told, **output, **more)
 
 
 # Rows
@@ -146,23 +167,9 @@ def test_an_argument_of_neither_age_is_refused() -> None:
 @pytest.mark.parametrize("mode", [None, "ChildTuning-F", "ChildTuning-D"])
 def test_a_classification_logs_and_saves_what_the_reference_did(archive: Any, tmp_path: Path, mode: str) -> None:
     about = recorded(f"run_classification_hf_{mode}")
-    logs, _ = quietly(
-        sofa.run_classification_hf,
-        pretrain_model_path=archive(ENGLISH),
-        output_dir=tmp_path / "made",
-        task_type="single_label_classification",
-        first_sequence=text_of,
-        label=label_of,
-        train_file_path=written(tmp_path, REVIEWS * 16),
-        dev_file_path=written(tmp_path, REVIEWS * 16),
-        child_tuning_type=mode,
-        sequence_length=24,
-        learning_rate=1e-3,
-        num_train_epochs=1,
-        per_device_train_batch_size=4,
-        eval_steps=4,
-        save_steps=4,
-    )
+    recipe = {"learning_rate": 1e-3, "num_train_epochs": 1, "per_device_train_batch_size": 4, "sequence_length": 24}
+    lines = written(tmp_path, REVIEWS * 16)
+    logs = classified(archive(ENGLISH), lines, tmp_path, child_tuning_type=mode, eval_steps=4, save_steps=4, **recipe)
     config = json.loads((tmp_path / "made/checkpoint-8/config.json").read_text())
     assert [log["step"] for log in logs] == [log["step"] for log in about["log_history"]]
     assert set(about["eval_keys"]) <= set(logs[-1])
@@ -175,51 +182,21 @@ def test_a_classification_logs_and_saves_what_the_reference_did(archive: Any, tm
 
 
 def test_a_classification_learns_to_tell_two_sentences_apart(archive: Any, tmp_path: Path) -> None:
+    kind = sofa.TaskType.single_label_classification
     lines = written(tmp_path, REVIEWS * 16)
-    logs, _ = quietly(
-        sofa.run_classification_hf,
-        pretrain_model_path=archive(ENGLISH),
-        output_dir=tmp_path / "made",
-        task_type=sofa.TaskType.single_label_classification,
-        first_sequence=text_of,
-        label=label_of,
-        train_file_path=lines,
-        dev_file_path=lines,
-        sequence_length=16,
-        learning_rate=3e-3,
-    )
+    logs = classified(archive(ENGLISH), lines, tmp_path, task_type=kind, learning_rate=3e-3)
     assert logs[-1]["eval_accuracy"] == 1.0
 
 
 def test_a_regression_is_scored_by_its_squared_error(archive: Any, tmp_path: Path) -> None:
     lines = written(tmp_path, ["the movie was great\t1.0", "the plot is slow\t0.0"] * 4)
-    logs, _ = quietly(
-        sofa.run_classification_hf,
-        pretrain_model_path=archive(ENGLISH),
-        output_dir=tmp_path / "made",
-        task_type="regression",
-        first_sequence=text_of,
-        label=label_of,
-        train_file_path=lines,
-        dev_file_path=lines,
-        sequence_length=16,
-        num_train_epochs=1,
-    )
+    logs = classified(archive(ENGLISH), lines, tmp_path, task_type="regression", num_train_epochs=1)
     assert logs[-1]["eval_mse"] == pytest.approx(logs[-1]["eval_loss"], abs=1e-6)
 
 
 def test_without_a_dev_file_a_classification_only_trains(archive: Any, tmp_path: Path) -> None:
-    logs, _ = quietly(
-        sofa.run_classification_hf,
-        pretrain_model_path=archive(ENGLISH),
-        output_dir=tmp_path / "made",
-        task_type="single_label_classification",
-        first_sequence=text_of,
-        label=label_of,
-        train_file_path=written(tmp_path, REVIEWS * 4),
-        sequence_length=16,
-        num_train_epochs=1,
-    )
+    lines = written(tmp_path, REVIEWS * 4)
+    logs = classified(archive(ENGLISH), lines, tmp_path, dev_file_path=None, num_train_epochs=1)
     assert "train_loss" in logs[-1]
 
 
@@ -251,33 +228,34 @@ def test_a_sequence_labelling_logs_entity_scores(archive: Any, tmp_path: Path, b
     assert [log["step"] for log in logs] == [log["step"] for log in about["log_history"]]
 
 
+def reference_scores() -> dict[str, float]:
+    """Return the recorded BLEU; the recorded ROUGE-L is of the release's other formula."""
+    (line,) = [line for line in recorded("run_generation_hf_default")["stdout"].splitlines() if "test result" in line]
+    found: dict[str, float] = ast.literal_eval(line.partition(": ")[2].strip())
+    return {name: value for name, value in found.items() if name.startswith("Bleu")}
+
+
 @pytest.fixture(scope="module")
 def generated(archive: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Logs, str]:
     """Run the recorded generation: 16 rows of its 4 lines, one epoch, saving at each step."""
     about, folder = recorded("run_generation_hf_default"), tmp_path_factory.mktemp("generated")
     lines = written(folder, about["source_lines"] * 4)
-    return quietly(
-        sofa.run_generation_hf,
-        pretrain_model_path=archive(PALM),
-        output_dir=folder / "made",
-        task_type="generation",
-        train_file_path=lines,
-        dev_file_path=lines,
-        sequence_length=32,
-        target_length=12,
-        num_train_epochs=1,
-        per_device_train_batch_size=4,
-        save_steps=1,
-    )
+    model = archive(PALM)
+    return generated_from(model, lines, folder, dev_file_path=lines, per_device_train_batch_size=4, save_steps=1)
 
 
-def test_a_generation_prints_the_references_gold_text(generated: tuple[Logs, str]) -> None:
-    gold = recorded("run_generation_hf_default")["stdout"].splitlines()[2]
-    assert gold in generated[1].splitlines()
+def test_a_generation_prints_what_the_reference_did(generated: tuple[Logs, str]) -> None:
+    theirs = recorded("run_generation_hf_default")["stdout"].splitlines()
+    ours = generated[1].splitlines()
+    begin = ours.index(theirs[0])
+    # BLEU's totals, the ratio, the first gold text and the first generated one, letter by letter.
+    assert ours[begin : begin + 4] == theirs[:4]
 
 
-def test_a_generation_scores_as_many_texts_as_the_reference(generated: tuple[Logs, str]) -> None:
-    assert "test result 16:  {'Bleu-1': " in generated[1]
+def test_a_generation_has_the_references_bleu(generated: tuple[Logs, str]) -> None:
+    theirs = reference_scores()
+    ours = next(log for log in generated[0] if "Bleu-1" in log)
+    assert {name: ours[name] for name in theirs} == pytest.approx(theirs, abs=1e-12)
 
 
 def test_a_generation_logs_its_scores(generated: tuple[Logs, str]) -> None:
@@ -291,33 +269,14 @@ def test_a_generation_has_the_references_loss_over_the_padding(generated: tuple[
 
 def test_fewer_dev_rows_than_a_batch_are_scored(archive: Any, tmp_path: Path) -> None:
     lines = written(tmp_path, recorded("run_generation_hf_default")["source_lines"][:3])
-    _, printed = quietly(
-        sofa.run_generation_hf,
-        pretrain_model_path=archive(PALM),
-        output_dir=tmp_path / "made",
-        task_type="generation",
-        train_file_path=lines,
-        dev_file_path=lines,
-        sequence_length=32,
-        target_length=12,
-        num_train_epochs=1,
-    )
+    _, printed = generated_from(archive(PALM), lines, tmp_path, dev_file_path=lines)
     assert "test result 3:  " in printed
 
 
 def test_without_a_dev_file_a_generation_only_trains(archive: Any, tmp_path: Path) -> None:
-    logs, printed = quietly(
-        sofa.run_generation_hf,
-        pretrain_model_path=archive(PALM),
-        output_dir=tmp_path / "made",
-        task_type="generation",
-        train_file_path=written(tmp_path, recorded("run_generation_hf_default")["source_lines"]),
-        sequence_length=32,
-        target_length=12,
-        num_train_epochs=1,
-        config_args={"loss_over_padding": False},
-        child_tuning_type="ChildTuning-D",
-    )
+    lines = written(tmp_path, recorded("run_generation_hf_default")["source_lines"])
+    more = {"config_args": {"loss_over_padding": False}, "child_tuning_type": "ChildTuning-D"}
+    logs, printed = generated_from(archive(PALM), lines, tmp_path, **more)
     assert (math.isfinite(logs[-1]["train_loss"]), "test result" in printed) == (True, False)
 
 
@@ -345,12 +304,35 @@ def test_an_unknown_reader_is_refused(tmp_path: Path) -> None:
         read_files(tmp_path, "xml")
 
 
-@pytest.mark.parametrize("name", ["zh_basic", "no_overlap", "spaces_and_latin", "multi_ref"])
-def test_bleu_and_rouge_by_key_are_the_references(name: str) -> None:
+CASES = ("zh_basic", "identical", "no_overlap", "short_and_long", "repeated_chars", "spaces_and_latin", "multi_ref")
+
+
+def case_of(name: str) -> tuple[dict[str, Any], dict[str, list[str]], dict[str, list[str]]]:
+    """Return a case of the recorded scores, its predictions and its references by number."""
     case = json.loads((golden("sofa/metrics") / "bleu_rouge.json").read_text("utf-8"))["cases"][name]
     made = {str(key): sofa.utils.normalize([text]) for key, text in enumerate(case["pred"])}
-    real = {str(key): sofa.utils.normalize(texts) for key, texts in enumerate(case["ref"])}
+    return case, made, {str(key): sofa.utils.normalize(texts) for key, texts in enumerate(case["ref"])}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bleu_and_rouge_by_key_are_the_references(name: str) -> None:
+    case, made, real = case_of(name)
     assert sofa.utils.compute_bleu_rouge(made, real) == pytest.approx(case["scores_head_a6d5afe"], abs=1e-12)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bleus_totals_are_printed_as_the_reference_prints_them(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    case, made, real = case_of(name)
+    sofa.utils.compute_bleu_rouge(made, real)
+    assert capsys.readouterr().out == case["stdout"]
+
+
+def test_what_an_epoch_prints_are_the_references_scores(capsys: pytest.CaptureFixture[str]) -> None:
+    case, made, real = case_of("zh_basic")
+    generation.tell_scores(made, real)
+    *_, gold, text, result = capsys.readouterr().out.splitlines()
+    assert (gold, text) == (str(real["0"]), str(made["0"]))
+    assert ast.literal_eval(result.partition(": ")[2].strip()) == pytest.approx(case["scores_head_a6d5afe"], abs=1e-12)
 
 
 def test_bleu_of_other_keys_is_refused() -> None:
@@ -410,3 +392,96 @@ def test_a_pipeline_without_a_model_is_refused() -> None:
 def test_pruned_heads_are_numbered_as_they_were() -> None:
     heads, places = sofa.utils.find_pruneable_heads_and_indices({0, 2}, 3, 2, {0})
     assert (heads, places.tolist()) == ({2}, [0, 1, 4, 5])
+
+
+class OtherConfig(SbertConfig):
+    """A family that no Auto class knows."""
+
+    model_type = "other-bert"
+
+
+class OtherModel(SbertForSequenceClassification):
+    """Its classifier."""
+
+    config_class = OtherConfig
+
+
+def test_a_family_is_injected_by_sofas_keywords() -> None:
+    told = {"sequence_classification": OtherModel, "module": None, "slow_to_fast_converter": "BertTokenizer"}
+    sofa.inject_model_backend("other-bert", "otherbert", OtherConfig, sofa.SbertTokenizer, None, **told)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    made = AutoModelForSequenceClassification.from_config(OtherConfig(vocab_size=9, **sizes))
+    assert type(made) is OtherModel
+
+
+def test_every_keyword_of_sofa_names_an_auto_class() -> None:
+    words = "backbone sequence_classification token_classification question_answering multiple_choice pre_train mlm nsp"
+    assert set(AUTO_CLASSES) == {*words.split(), "s2slm"}
+    assert all(hasattr(transformers, auto) for auto in AUTO_CLASSES.values())
+
+
+def test_a_keyword_that_sofa_did_not_have_is_refused() -> None:
+    with pytest.raises(TypeError, match="'regression'"):
+        sofa.inject_model_backend("none", "none", OtherConfig, regression=OtherModel)
+
+
+# The script finetune_with_huggingface.py
+
+
+def test_the_scripts_flags_are_read_under_their_old_names(tmp_path: Path) -> None:
+    flags = ["--pretrain_model_path", "m", "--output_dir", "o", "--evaluation_strategy", "steps", "--do_train"]
+    more = ["--overwrite_output_dir", "--weight_decay", "1", "--load_best_model_at_end", "--eval_steps", "500"]
+    script, given = script_of.read_flags([*flags, *more, "--max_sequence_length", "64", "--pair", "1"])
+    told = {"evaluation_strategy": "steps", "weight_decay": 1.0, "load_best_model_at_end": True, "eval_steps": 500}
+    assert (script.max_sequence_length, script.pair) == (64, 1)
+    assert {name: given[name] for name in told} == told
+
+
+@pytest.mark.parametrize(
+    ("config", "wanted"), [("mnli", ("premise", "hypothesis")), ("qqp", ("question1", "question2"))]
+)
+def test_a_pair_is_found_in_the_columns_of_its_data_set(config: str, wanted: tuple[str, str]) -> None:
+    script = script_of.ScriptArguments(pair=1, dataset_name="glue", train_dataset_config=config)
+    row = {name: name for name in (*wanted, "label")}
+    found = script_of.columns(script)
+    assert (found["first_sequence"](row), found["second_sequence"](row), found["label"](row)) == (*wanted, "label")
+
+
+def test_the_script_trains_on_lines_with_columns_by_number(
+    archive: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = str(written(tmp_path, [f"{number}\t{line}" for number, line in enumerate(REVIEWS * 4)]))
+    flags = ["--pretrain_model_path", str(archive(ENGLISH)), "--output_dir", str(tmp_path / "made"), "--use_cpu"]
+    files = ["--train_file_path", lines, "--dev_file_path", lines, "--text_a_idx", "1", "--num_train_epochs", "1"]
+    assert (
+        script_of.main(
+            [
+                *flags,
+                *files,
+                "--evaluation_strategy",
+                "no",
+                "--disable_tqdm",
+                "true",
+                "--load_best_model_at_end",
+                "false",
+            ]
+        )
+        == 0
+    )
+    assert 0 <= json.loads(capsys.readouterr().out.splitlines()[-1])["eval_accuracy"] <= 1
+
+
+def test_the_script_trains_a_tagger_and_palm(archive: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "tags").mkdir()
+    tags = str(written(tmp_path / "tags", ["john lives\tB-PER O", "in york\tO B-LOC"] * 2))
+    pairs = str(written(tmp_path, recorded("run_generation_hf_default")["source_lines"]))
+    for kind, name, lines in (("token_classification", VECO, tags), ("generation", PALM, pairs)):
+        flags = ["--pretrain_model_path", str(archive(name)), "--output_dir", str(tmp_path / kind), "--use_cpu"]
+        files = ["--train_file_path", lines, "--task_type", kind, "--num_train_epochs", "1", "--disable_tqdm", "true"]
+        assert script_of.main([*flags, *files, "--max_sequence_length", "32"]) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["train_loss"] > 0
+
+
+def test_the_script_without_a_model_says_what_to_give(capsys: pytest.CaptureFixture[str]) -> None:
+    assert script_of.main(["--output_dir", "o"]) == 1
+    assert "--pretrain_model_path" in capsys.readouterr().err

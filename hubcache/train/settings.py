@@ -19,6 +19,9 @@ ADAPTIVE_RATES = ((60e6, 5e-5), (200e6, 3e-5), (500e6, 2e-5), (math.inf, 1e-5))
 ADAPTER_RATE = 3e-4
 """The learning rate of adapters, which start without effect and move nothing else."""
 
+ADAPTERS = ("lora", "ia3", "pfeiffer", "houlsby", "prompt", "prefix")
+"""The kinds of adapters."""
+
 EPOCHS = ((2_000, 10.0), (10_000, 5.0), (100_000, 3.0), (math.inf, 2.0))
 """Passes over the training rows, by their number: a small set is read more often."""
 
@@ -65,8 +68,8 @@ class TrainSettings:
     cuda_graphs: bool = knob(True, "on a GPU, replay the steps of small models as graphs")
     gradient_checkpointing: bool = knob(False, "compute activations twice instead of keeping them")
     freeze_backbone: bool = knob(False, "train the head alone")
-    adapter: str = knob("", "train an adapter and the head alone", of=("", "lora", "ia3", "pfeiffer", "houlsby"))
-    adapter_rank: int = knob(8, "LoRA's rank", least=1)
+    adapter: str = knob("", "train an adapter and the head alone", of=("", *ADAPTERS))
+    adapter_rank: int = knob(8, "LoRA's rank; how many vectors a prompt or prefix has", least=1)
     adapter_alpha: int = knob(16, "LoRA's scale, times its rank", least=1)
     adapter_targets: str = knob("", "the linear layers of LoRA and IA3, as query,value; empty: the attention's")
     adapter_reduction: float = knob(16.0, "a layer's width by its bottleneck adapter's", least=1)

@@ -17,23 +17,29 @@ $launch hubcache.compat.ke_t5.train_ddp \
     --epochs 1
 
 $launch hubcache.compat.ke_t5.train_ddp \
-    --batch_size 16 \
+    --batch 32 \
     --gin_file="train_default.gin" \
-    --pre_trained_model "KETI-AIR/ke-t5-base" \
-    --model_name "abcdefg" \
-    --task 'klue_tc' \
-    --module_import "my_model" \
+    --pre_trained_model="KETI-AIR/ke-t5-base" \
+    --model_name transformers:T5ForConditionalGeneration \
+    --task 'nikl_summarization_summary_split' \
     --epochs 1
 
 $launch hubcache.compat.ke_t5.train_ddp \
     --batch_size 16 \
-    --gin_file="train_default.gin" \
-    --pre_trained_model "KETI-AIR/ke-t5-base" \
-    --model_name "abcdefg" \
+    --gin_file="gin/klue_roberta_tc.gin" \
+    --pre_trained_model "klue/roberta-small" \
+    --model_name transformers:RobertaForSequenceClassification \
     --task 'klue_tc' \
-    --module_import "my_model" \
+    --epochs 1
+
+$launch hubcache.compat.ke_t5.train_ddp \
+    --batch_size 16 \
+    --gin_file="gin/klue_roberta_tc.gin" \
+    --pre_trained_model "klue/roberta-small" \
+    --model_name transformers:RobertaForSequenceClassification \
+    --task 'klue_tc' \
     --resume true \
-    --hf_path hf_out/klue_tc
+    --hf_path hf_out/klue_bert_tc
 
 $launch hubcache.compat.ke_t5.test_ddp \
     --gin_file="gin/test_default_gen.gin" \
@@ -41,3 +47,12 @@ $launch hubcache.compat.ke_t5.test_ddp \
     --task 'nikl_summarization_summary_split' \
     --test_split test \
     --resume true
+
+$launch hubcache.compat.ke_t5.train_ddp \
+    --batch_size 16 \
+    --gin_file="my_model.gin" \
+    --pre_trained_model "path_to_pretrained_model_weights" \
+    --model_name "abcdefg" \
+    --task 'klue_tc' \
+    --module_import "my_model" \
+    --epochs 1

@@ -99,7 +99,10 @@ def make_bench(options: argparse.Namespace, task: Task, weights: str) -> Bench:
         model = load_weights_of(options.model_name, weights, task)
     where = place("fp32")
     tokenizer = tokenizer_of(model_folder(get_vocabulary() or weights))
-    return Bench(where, task, model.to(where.device), tokenizer, options.batch_size)
+    bench = Bench(where, task, model.to(where.device), tokenizer, options.batch_size)
+    for note in options.notes:
+        bench.say(note)
+    return bench
 
 
 def load_weights_of(model_name: str, weights: str, task: Task) -> Any:

@@ -57,13 +57,19 @@ def get_optimizer(parameters: Iterator[Any], optimizer_cls: Any = None) -> Any:
 class EvaluationHelper:
     """How a model is tested: by `forward`, or by `generate` with `model_kwargs` (None: the task's).
 
-    model_input_keys is what the original gives to the model. Here the attention mask always goes with input_ids:
-    without it what is generated would depend on the padding.
+    model_input_keys is what the original gives to the model, None: input_ids alone. Here the attention mask always goes
+    with them: without it what is said would depend on the padding.
     """
 
     model_fn: str = "forward"
-    model_input_keys: Sequence[str] = ("input_ids",)
+    model_input_keys: Sequence[str] | None = None
     model_kwargs: Mapping[str, Any] | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """What was bound and is not done."""
+        told = self.model_input_keys is not None and "attention_mask" not in self.model_input_keys
+        return ["EvaluationHelper.model_input_keys: the model gets attention_mask, too"] if told else []
 
     def generation(self, of_task: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return what generate() is called with, None for forward. Raises: BadConfig for another function."""

@@ -27,7 +27,9 @@ def score(arguments: Sequence[str]) -> None:
     """
     options = test_options(arguments)
     task = start(options)
-    generation = EvaluationHelper().generation(task.generation)
+    helper = EvaluationHelper()
+    options.notes += helper.notes
+    generation = helper.generation(task.generation)
     roles = dict.fromkeys(("train", "validation", "test"), options.test_split)
     data = read_rows(task, options.hf_data_dir, roles)
     weights = options.pre_trained_model

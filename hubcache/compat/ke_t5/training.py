@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Sampler
 from hubcache.compat.ke_t5.bench import Bench
 from hubcache.compat.ke_t5.bindings import get_optimizer
 from hubcache.compat.ke_t5.checkpoints import copy_whole, load_weights, read_checkpoint, save_checkpoint
+from hubcache.compat.ke_t5.meters import Meter, batch_figures
 from hubcache.compat.ke_t5.places import RunFolder
 from hubcache.train.features import Encoded
 from hubcache.train.metrics import is_better, metric
@@ -48,6 +49,7 @@ class Training:
     bench: Bench
     folder: RunFolder
     options: argparse.Namespace
+    rows: Encoded
     order: RowOrder
     loader: Any
     optimizer: Any
@@ -59,13 +61,13 @@ class Training:
 
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint; the original's, which tells no best score by number, begins with none."""
-        told = read_checkpoint(path)
-        load_weights(self.bench.model, told["state_dict"], path)
-        self.optimizer.load_state_dict(told["optimizer"])
-        if self.scheduler is not None and told.get("scheduler"):
-            self.scheduler.load_state_dict(told["scheduler"])
-        self.epoch = int(told["epoch"])
-        score = told.get("best_score")
+        found = read_checkpoint(path)
+        load_weights(self.bench.model, found["state_dict"], path)
+        self.optimizer.load_state_dict(found["optimizer"])
+        if self.scheduler is not None and found.get("scheduler"):
+            self.scheduler.load_state_dict(found["scheduler"])
+        self.epoch = int(found["epoch"])
+        score = found.get("best_score")
         self.best_score = float(score) if isinstance(score, int | float) else None
         self.bench.say(f"resumed from {path}, epoch {self.epoch}")
 
@@ -87,27 +89,34 @@ class Training:
         torch.manual_seed((options.seed << 32) + (self.epoch << 12) + place.process)
         model = self.wrapped if self.wrapped is not None else self.bench.model
         model.train()
-        began = time.perf_counter()
-        for number, batch in enumerate(self.loader, start=1):
-            loss = self.step(model, batch)
+        meter, began = Meter(), time.perf_counter()
+        for number, (batch, rows) in enumerate(zip(self.loader, self.batches(), strict=True), start=1):
+            outputs = self.step(model, batch)
             if number % options.print_freq == 0 or number == len(self.loader):
+                figures = batch_figures(self.bench, self.rows, rows, outputs)
+                meter.add(figures, len(rows))
                 rate = number * self.bench.batch_size * place.processes / (time.perf_counter() - began)
                 self.bench.say(
                     f"-----Training----- Epoch: [{self.epoch}][{number}/{len(self.loader)}]\t"
-                    f"Speed {rate:.3f}\ttrain/loss: {loss:.4f}"
+                    f"Speed {rate:.3f}\t{told('train', figures)}"
                 )
-        self.log("train", {"loss": loss})
+        self.log("train", meter.means)
 
-    def step(self, model: Any, batch: Mapping[str, Any]) -> float:
-        """Learn from a batch; return its loss."""
+    def batches(self) -> list[list[int]]:
+        """Return the numbers of the rows of each batch of this epoch, of this process."""
+        numbers, size = list(self.loader.sampler), self.bench.batch_size
+        return [numbers[begin : begin + size] for begin in range(0, len(numbers), size)]
+
+    def step(self, model: Any, batch: Mapping[str, Any]) -> Any:
+        """Learn from a batch; return what the model said to it."""
         moved = {name: value.to(self.bench.place.device) for name, value in batch.items()}
         self.optimizer.zero_grad()
-        loss = model(**moved)["loss"]
-        loss.backward()
+        outputs = model(**moved)
+        outputs["loss"].backward()
         self.optimizer.step()
         if self.scheduler is not None:
             self.scheduler.step()
-        return float(loss.detach())
+        return outputs
 
     def save(self, metrics: Mapping[str, float]) -> None:
         """Write the checkpoint, the best one first: a run that is killed between them repeats the epoch."""
@@ -117,14 +126,14 @@ class Training:
         self.best_score = score if better else self.best_score
         if self.bench.place.is_first:
             fresh = self.folder.last.with_name("fresh.pth")
-            save_checkpoint(fresh, self.told())
+            save_checkpoint(fresh, self.kept())
             if better:
                 copy_whole(fresh, self.folder.best)
             fresh.replace(self.folder.last)
         if self.bench.place.processes > 1:
             torch.distributed.barrier()
 
-    def told(self) -> dict[str, Any]:
+    def kept(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
         return {
             "epoch": self.epoch,
@@ -137,12 +146,16 @@ class Training:
 
     def log(self, tag: str, figures: Mapping[str, float]) -> None:
         """Say the figures, and write them for TensorBoard where it is installed."""
-        told = "\t".join(f"{tag}/{name}: {value:.4f}" for name, value in figures.items())
-        self.bench.say(f"Epoch: [{self.epoch}]\t{told}")
+        self.bench.say(f"Epoch: [{self.epoch}]\t{told(tag, figures)}")
         if self.writer is not None:
             for name, value in figures.items():
                 self.writer.add_scalar(f"{tag}/{name}", value, self.epoch)
             self.writer.flush()
+
+
+def told(tag: str, figures: Mapping[str, float]) -> str:
+    """Write figures as a log line has them, tag/name: value."""
+    return "\t".join(f"{tag}/{name}: {value:.4f}" for name, value in figures.items())
 
 
 def make_training(bench: Bench, folder: RunFolder, options: argparse.Namespace, rows: Encoded) -> Training:
@@ -157,7 +170,7 @@ def make_training(bench: Bench, folder: RunFolder, options: argparse.Namespace, 
         num_workers=options.workers,
     )
     optimizer = get_optimizer(bench.model.parameters())
-    training = Training(bench, folder, options, order, loader, optimizer, epoch=options.start_epoch)
+    training = Training(bench, folder, options, rows, order, loader, optimizer, epoch=options.start_epoch)
     if options.schedule:
         training.scheduler = one_cycle(optimizer, options.learning_rate, options.epochs * len(loader))
     if where.processes > 1:

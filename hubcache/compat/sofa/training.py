@@ -79,11 +79,6 @@ def training_arguments(told: Mapping[str, Any]) -> TrainingArguments:
     return TrainingArguments(**made)
 
 
-def evaluating(told: Mapping[str, Any], has_dev: bool) -> dict[str, Any]:
-    """Return the arguments, evaluation taken out where there is nothing to evaluate: the reference stopped there."""
-    return {**told, **({} if has_dev else {"evaluation_strategy": "no", "load_best_model_at_end": False})}
-
-
 def make_trainer(
     model: Any, arguments: TrainingArguments, told: Mapping[str, Any], tuning: ChildTuning, parts: Mapping[str, Any]
 ) -> Trainer:
@@ -107,6 +102,22 @@ def make_trainer(
     if tuning.mode == TASK_DRIVEN:
         trainer.add_callback(GradientMasks(calculate_fisher_of_trainer(trainer, tuning.reserve_p)))
     return trainer
+
+
+def train_and_evaluate(
+    model: Any, told: Mapping[str, Any], tuning: ChildTuning, parts: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Train by arguments of either age, evaluate at the end where `parts` have an eval_dataset; return what was logged.
+
+    Without an eval_dataset nothing is evaluated on the way either: the reference stopped there.
+    """
+    has_dev = bool(parts.get("eval_dataset"))
+    told = told if has_dev else {**told, "evaluation_strategy": "no", "load_best_model_at_end": False}
+    trainer = make_trainer(model, training_arguments(told), told, tuning, parts)
+    trainer.train()
+    if has_dev:
+        trainer.evaluate()
+    return list(trainer.state.log_history)
 
 
 class GradientMasks(TrainerCallback):

@@ -10,7 +10,8 @@ from hubcache.train.adapters.adapted import choice_of
 from hubcache.train.adapters.base import AdapterFile, Base, is_adapter
 from hubcache.train.adapters.bottleneck import BottleneckConfig
 from hubcache.train.adapters.lora import PeftChoice, merge
-from hubcache.train.adapters.switching import AdapterMethods, auto_class, init
+from hubcache.train.adapters.prompts import PromptChoice
+from hubcache.train.adapters.switching import FLEXIBLE, AdapterMethods, auto_class, init
 from hubcache.train.adapters.switching import houlsby_config as DoubleSeqBnConfig
 from hubcache.train.adapters.switching import houlsby_config as HoulsbyConfig
 from hubcache.train.adapters.switching import pfeiffer_config as PfeifferConfig
@@ -25,6 +26,7 @@ __all__ = [
     "HoulsbyConfig",
     "PeftChoice",
     "PfeifferConfig",
+    "PromptChoice",
     "SeqBnConfig",
     "choice_of",
     "init",
@@ -38,6 +40,6 @@ def __getattr__(name: str) -> Any:
         from transformers import Trainer
 
         return Trainer
-    if name.startswith("AutoModel"):
+    if name.startswith("AutoModel") or name in FLEXIBLE:
         return auto_class(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

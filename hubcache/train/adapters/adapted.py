@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,29 +11,37 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hubcache.errors import UsageError
-from hubcache.train.adapters import bottleneck, lora
+from hubcache.train.adapters import bottleneck, lora, prompts
 from hubcache.train.adapters.base import WEIGHTS, AdapterFile, Base
 from hubcache.train.adapters.bottleneck import BottleneckConfig
 from hubcache.train.adapters.lora import PeftChoice
+from hubcache.train.adapters.prompts import PromptChoice
 from hubcache.train.heads import is_backbone
 
-Choice = BottleneckConfig | PeftChoice
+Choice = BottleneckConfig | PeftChoice | PromptChoice
 DEFAULT = "default"
 
 
 def choice_of(kind: str, **knobs: Any) -> Choice:
-    """Return the configuration of a kind: pfeiffer, houlsby, lora or ia3. Raises: UsageError."""
+    """Return the configuration of a kind: pfeiffer, houlsby, lora, ia3, prompt or prefix. Raises: UsageError."""
+    if kind in prompts.KINDS:
+        return PromptChoice(kind, **knobs)
     return PeftChoice(kind, **knobs) if kind in lora.KINDS else BottleneckConfig(kind, **knobs)
 
 
 def add(model: nn.Module, name: str, choice: Choice) -> None:
-    """Add an adapter that changes nothing yet. Raises: UsageError for a name that is taken or cannot be one."""
+    """Add an adapter, inactive; active, a new one changes nothing yet, but for a prompt or a prefix.
+
+    Raises: UsageError for a name that is taken or cannot be one.
+    """
     if not name.replace("-", "_").isidentifier():
         raise UsageError(f"{name!r} cannot name an adapter", hint="letters, digits, - and _")
     if name in names(model):
         raise UsageError(f"there is an adapter {name!r} already", hint="give this one another name")
     if isinstance(choice, PeftChoice):
         lora.insert(model, name, choice)
+    elif isinstance(choice, PromptChoice):
+        prompts.insert(model, name, choice)
     else:
         bottleneck.insert(model, name, choice)
     activate(model, ())
@@ -43,7 +51,7 @@ def names(model: nn.Module) -> list[str]:
     """List a model's adapters."""
     ours = dict.fromkeys(name for _, site in bottleneck.sites(model) for name in site)
     theirs = getattr(model, "peft_config", {}) if any(True for _ in lora.layers(model)) else {}
-    return [*ours, *theirs]
+    return [*ours, *theirs, *prompts.names(model)]
 
 
 def activate(model: nn.Module, active: Sequence[str]) -> None:
@@ -53,6 +61,7 @@ def activate(model: nn.Module, active: Sequence[str]) -> None:
         raise UsageError(f"there is no adapter {unknown[0]!r}", hint=f"there are {', '.join(names(model)) or 'none'}")
     bottleneck.activate(model, active)
     lora.activate(model, active)
+    prompts.activate(model, active)
 
 
 def train_only(model: nn.Module, active: Sequence[str], new: Collection[str] = ()) -> int:
@@ -78,7 +87,7 @@ def adapter_parameters(model: nn.Module, name: str) -> list[Tensor]:
         for key, value in layer.named_parameters()
         if not key.startswith("base_layer.") and name in key.split(".")
     ]
-    return ours + theirs
+    return ours + theirs + prompts.parameters(model, name)
 
 
 def head_children(model: Any) -> list[str]:
@@ -119,11 +128,16 @@ def save(model: Any, folder: Path, name: str, base: Base, *, head: bool = True, 
         config = config_of(model, name)
         told = {"adapter": config.kind, **{key: value for key, value in asdict(config).items() if key != "kind"}}
         state = bottleneck.adapter_state(model, name) | beside
+    elif name in prompts.names(model):
+        told = _told_of(prompts.peft_told(model, name), base, modules)
+        state = prompts.adapter_state(model, name) | {f"{prompts.PREFIX}{key}": value for key, value in beside.items()}
     else:
-        told = _peft_told(model, name, base, modules)
+        told = _told_of(model.peft_config[name].to_dict(), base, modules)
         state = lora.adapter_state(model, name) | {f"{lora.PREFIX}{key}": value for key, value in beside.items()}
     save_file({key: value.contiguous() for key, value in state.items()}, folder / WEIGHTS, {"format": "pt"})
-    AdapterFile(name, base, modules, told).write(folder)
+    names_of_labels = model.config.id2label
+    labels = tuple(names_of_labels[number] for number in sorted(names_of_labels)) if modules else ()
+    AdapterFile(name, base, modules, told, labels).write(folder)
 
 
 def load(model: Any, folder: Path, name: str | None = None) -> tuple[str, dict[str, Tensor]]:
@@ -133,8 +147,14 @@ def load(model: Any, folder: Path, name: str | None = None) -> tuple[str, dict[s
     """
     file = AdapterFile.read(folder)
     name = name or file.name
-    state = {key.removeprefix(lora.PREFIX): value for key, value in load_file(folder / WEIGHTS).items()}
-    if file.is_peft:
+    before = prompts.PREFIX if file.is_prompt else lora.PREFIX
+    state = {key.removeprefix(before): value for key, value in load_file(folder / WEIGHTS).items()}
+    if file.is_prompt:
+        kind = prompts.TYPES[str(file.told["peft_type"])]
+        add(model, name, PromptChoice(kind, int(file.told["num_virtual_tokens"])))
+        own = {prompts.KEY}
+        prompts.load_adapter_state(model, name, state)
+    elif file.is_peft:
         _add_peft(model, name, file)
         own = {key for key in state if f"{lora.PREFIX}{key}" in lora.adapter_state(model, name)}
         lora.load_adapter_state(model, name, {f"{lora.PREFIX}{key}": state[key] for key in own})
@@ -165,10 +185,8 @@ def _add_peft(model: Any, name: str, file: AdapterFile) -> None:
     activate(model, ())
 
 
-def _peft_told(model: Any, name: str, base: Base, modules: Sequence[str]) -> dict[str, Any]:
-    told = {
-        key: sorted(value) if isinstance(value, set) else value
-        for key, value in model.peft_config[name].to_dict().items()
-    }
+def _told_of(config: Mapping[str, Any], base: Base, modules: Sequence[str]) -> dict[str, Any]:
+    """Return one of peft's configurations with what it says of the base and the head."""
+    told = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     told |= {"base_model_name_or_path": base.reference, "modules_to_save": list(modules) or None}
     return told | {"revision": base.commit or None, "inference_mode": True}

@@ -37,7 +37,7 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class AdapterFile:
-    """What adapter_config.json says: the adapter's name, its configuration, its base, and the head's modules.
+    """What adapter_config.json says: the adapter's name, its configuration, its base, the head's modules and labels.
 
     `told` is the configuration: a bottleneck adapter's (with `adapter`), or peft's own (with `peft_type`).
     """
@@ -46,15 +46,21 @@ class AdapterFile:
     base: Base
     head: tuple[str, ...]
     told: dict[str, Any]
+    labels: tuple[str, ...] = ()
 
     @property
     def is_peft(self) -> bool:
         """Tell whether it is one of peft's."""
         return "peft_type" in self.told
 
+    @property
+    def is_prompt(self) -> bool:
+        """Tell whether it is a prompt or a prefix."""
+        return str(self.told.get("peft_type")) in {"PROMPT_TUNING", "PREFIX_TUNING"}
+
     def write(self, folder: Path) -> None:
         """Write it; peft reads its own part of it."""
-        ours = {"name": self.name, "base": asdict(self.base), "head": list(self.head)}
+        ours = {"name": self.name, "base": asdict(self.base), "head": list(self.head), "labels": list(self.labels)}
         text = json.dumps(self.told | {"hubcache": ours}, indent=1, sort_keys=True)
         (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
@@ -68,7 +74,7 @@ class AdapterFile:
             base = Base(**ours.get("base", {"reference": told.get("base_model_name_or_path") or ""}))
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise BadConfig(f"{folder} holds no adapter that can be read: {error}") from error
-        return cls(str(ours.get("name", "default")), base, head, told)
+        return cls(str(ours.get("name", "default")), base, head, told, tuple(ours.get("labels", ())))
 
 
 def is_adapter(folder: Path) -> bool:

@@ -95,9 +95,10 @@ class Site(nn.ModuleDict):
 def insert(model: nn.Module, name: str, config: BottleneckConfig) -> None:
     """Add adapters to a model, inactive, in the kind and on the device of the weights beside them.
 
-    Raises: UsageError for a model without the layers of a family that is known.
+    Raises: UsageError for a model without the layers of a family that is known, or with peft's around them.
     """
     found = dict(places(model, config))
+    _check_bare(model, config)
     if not found:
         raise UsageError(
             f"{type(model).__name__} has no layers that a bottleneck adapter is known for",
@@ -112,11 +113,23 @@ def insert(model: nn.Module, name: str, config: BottleneckConfig) -> None:
         linear.get_submodule(SITE)[name] = adapter.to(linear.weight.device, linear.weight.dtype)
 
 
+def _check_bare(model: nn.Module, config: BottleneckConfig) -> None:
+    """Refuse a projection that peft has wrapped: what comes out of its layer is not what the base gives."""
+    wrapped = [name for name, module in model.named_modules() if hasattr(module, "base_layer") and _is_at(name, config)]
+    if wrapped:
+        raise UsageError(
+            f"LoRA or IA3 is on {wrapped[0]}, where a {config.kind} adapter stands", hint="load the base twice"
+        )
+
+
+def _is_at(name: str, config: BottleneckConfig) -> bool:
+    return bool(_FEED_FORWARD.search(name) or (config.kind == "houlsby" and _ATTENTION.search(name)))
+
+
 def places(model: nn.Module, config: BottleneckConfig) -> Iterator[tuple[str, Any]]:
     """List the projections, by name, that adapters of this kind stand behind."""
     for name, module in model.named_modules():
-        is_place = _FEED_FORWARD.search(name) or (config.kind == "houlsby" and _ATTENTION.search(name))
-        if is_place and isinstance(module, nn.Linear):
+        if _is_at(name, config) and isinstance(module, nn.Linear):
             yield name, module
 
 

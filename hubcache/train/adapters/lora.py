@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,8 +51,13 @@ def insert(model: nn.Module, name: str, choice: PeftChoice) -> None:
 
 
 def insert_config(model: nn.Module, name: str, config: Any) -> None:
-    """Add an adapter of one of peft's own configurations. Raises: UsageError beside one of another kind."""
+    """Add an adapter of one of peft's own configurations.
+
+    Raises: UsageError beside one of another kind, or on a projection with a bottleneck adapter.
+    """
     from peft import inject_adapter_in_model
+
+    _check_bare(model, config)
 
     # peft would wrap its own layers, and lose the names of what is inside.
     others = {one.peft_type for one in getattr(model, "peft_config", {}).values()} - {config.peft_type}
@@ -63,6 +68,25 @@ def insert_config(model: nn.Module, name: str, config: Any) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         inject_adapter_in_model(config, model, adapter_name=name)
+
+
+def _check_bare(model: nn.Module, config: Any) -> None:
+    targets = () if isinstance(config.target_modules, str) else config.target_modules or ()
+    behind = [
+        name
+        for name, _ in model.named_modules()
+        if name.endswith(".adapters") and _is_target(name.removesuffix(".adapters"), targets)
+    ]
+    if behind:
+        place = behind[0].removesuffix(".adapters")
+        raise UsageError(
+            f"a bottleneck adapter stands at {place}, where {config.peft_type.value} is to be",
+            hint="load the base twice, or name other layers: --set adapter_targets=query,value",
+        )
+
+
+def _is_target(name: str, targets: Iterable[str]) -> bool:
+    return any(name == target or name.endswith(f".{target}") for target in targets)
 
 
 def peft_config(model: nn.Module, choice: PeftChoice) -> Any:

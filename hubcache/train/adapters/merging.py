@@ -17,13 +17,18 @@ from hubcache.train.heads import class_of, quietly, tokenizer_of
 def write_merged(folder: Path, base: Path, output: Path, *, any_base: bool = False) -> None:
     """Write the sum of an adapter and its base, with the adapter's head, labels and tokenizer.
 
-    Raises: UsageError for a bottleneck adapter, or another base (`any_base` takes it).
+    Raises: UsageError for a bottleneck adapter or a prompt, or another base (`any_base` takes it).
     """
     file = AdapterFile.read(folder)
     if not file.is_peft:
         raise UsageError(
             f"{folder} is a {file.told.get('adapter')} adapter: it has a non-linearity of its own, which no weight of"
             " the base can take up",
+            hint="use it over its base, as hubcache evaluate does, or train --adapter lora",
+        )
+    if file.is_prompt:
+        raise UsageError(
+            f"{folder} is a prompt or a prefix: it stands before the input, and no weight of the base can take it up",
             hint="use it over its base, as hubcache evaluate does, or train --adapter lora",
         )
     lora.require_peft()

@@ -5,7 +5,7 @@ It stands in for that package's import, which transformers 5 ended; its fusion a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch import nn
 
 from hubcache.errors import UsageError
 from hubcache.train.adapters import adapted
@@ -28,16 +29,21 @@ NAMES = {
     "double_seq_bn": "houlsby",
     "lora": "lora",
     "ia3": "ia3",
+    "prompt_tuning": "prompt",
+    "prompt": "prompt",
+    "prefix_tuning": "prefix",
+    "prefix": "prefix",
 }
 """The configurations that are known by a word, the `adapters` package's words among them."""
 
 
 @dataclass(slots=True)
 class Heads:
-    """The heads of a model's adapters ("" for the model's own), and whose is in the model now."""
+    """The heads of a model's adapters ("" for the model's own), their labels, and whose is in the model now."""
 
     kept: dict[str, dict[str, Any]] = field(default_factory=dict)
     owner: str = ""
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class AdapterMethods:
@@ -49,6 +55,13 @@ class AdapterMethods:
         """Add an adapter, which changes nothing yet, with a copy of the model's own head. Raises: UsageError."""
         adapted.add(_model(self), name, _choice(config))
         self._activate(self.active_adapters if not set_active else [name])
+
+    def add_classification_head(
+        self, name: str, num_labels: int = 2, id2label: Mapping[int, str] | None = None
+    ) -> None:
+        """Give an adapter (added before or after) a new head of its own, for so many labels. Raises: UsageError."""
+        named = [id2label[number] for number in sorted(id2label)] if id2label else []
+        add_head(_model(self), name, named or [f"LABEL_{number}" for number in range(num_labels)])
 
     def train_adapter(self, name: str | Sequence[str]) -> None:
         """Activate an adapter (or several, one on the other) and freeze all but it and the head."""
@@ -83,11 +96,13 @@ class AdapterMethods:
 
         Raises: UsageError for another base, or an adapter or a head that does not fit; BadConfig for no adapter.
         """
-        model, active = _model(self), self.active_adapters
+        model, active, file = _model(self), self.active_adapters, AdapterFile.read(Path(folder))
         if not any_base:
-            check_base(AdapterFile.read(Path(folder)).base, base_of_model(model))
+            check_base(file.base, base_of_model(model))
         name, beside = adapted.load(model, Path(folder), load_as)
         if beside and with_head:
+            if file.labels and file.labels != model.adapter_heads.labels[""]:
+                add_head(model, name, file.labels)
             self._activate([name])
             fill(model, beside)
         self._activate([name] if set_active else active)
@@ -104,7 +119,8 @@ def init(model: Any) -> Any:
     """Give a transformers model the methods of AdapterMethods, and return it."""
     if not isinstance(model, AdapterMethods):
         model.__class__ = _class_with_methods(model.__class__)
-        model.adapter_heads = Heads()
+        names = model.config.id2label
+        model.adapter_heads = Heads(labels={"": tuple(names[number] for number in sorted(names))})
     return model
 
 
@@ -113,12 +129,56 @@ def swap_head(model: Any, owner: str) -> None:
     heads = model.adapter_heads
     if owner == heads.owner:
         return
+    _keep_head(model)
+    _put_head(model, owner)
+
+
+def add_head(model: Any, owner: str, labels: Sequence[str]) -> None:
+    """Make an adapter a head for labels of its own: a copy of the model's, its last layer drawn anew.
+
+    Raises: UsageError for a model without a classifier.
+    """
+    heads = model.adapter_heads
+    _keep_head(model)
+    made = nn.ModuleDict(deepcopy(heads.kept[""]))
+    layers = [name for name, module in made.named_modules() if _tells_apart(module, len(heads.labels[""]))]
+    if not layers:
+        raise UsageError(
+            f"{type(model).__name__} has no classifier", hint="load it by AutoModelForSequenceClassification"
+        )
+    parent, _, child = layers[-1].rpartition(".")
+    old: Any = made.get_submodule(layers[-1])
+    layer = nn.Linear(old.in_features, len(labels), bias=old.bias is not None)
+    nn.init.normal_(layer.weight, std=getattr(model.config, "initializer_range", 0.02))
+    if old.bias is not None:
+        nn.init.zeros_(layer.bias)
+    setattr(made.get_submodule(parent), child, layer)
+    heads.kept[owner], heads.labels[owner] = dict(made.items()), tuple(labels)
+    if heads.owner == owner:
+        _put_head(model, owner)
+
+
+def _tells_apart(module: Any, labels: int) -> bool:
+    return isinstance(module, nn.Linear) and module.out_features == labels
+
+
+def _keep_head(model: Any) -> None:
+    heads = model.adapter_heads
     heads.kept[heads.owner] = {name: model.get_submodule(name) for name in adapted.head_children(model)}
+
+
+def _put_head(model: Any, owner: str) -> None:
+    heads = model.adapter_heads
     chosen = heads.kept.get(owner) or deepcopy(heads.kept[""])
     where = next(model.parameters())
     for name, module in chosen.items():
         # One that was put aside did not follow the model to another device or kind of number.
         setattr(model, name, module.to(where.device, where.dtype))
+    labels = heads.labels.get(owner, heads.labels[""])
+    model.config.id2label = dict(enumerate(labels))
+    model.config.label2id = {label: number for number, label in enumerate(labels)}
+    if hasattr(model, "num_labels"):
+        model.num_labels = len(labels)
     heads.owner = owner
 
 
@@ -135,6 +195,10 @@ def fill(model: Any, beside: dict[str, torch.Tensor]) -> None:
     with torch.no_grad():
         for key, value in beside.items():
             state[key].copy_(value)
+
+
+FLEXIBLE = {"AutoAdapterModel": "AutoModelForSequenceClassification"}
+"""The `adapters` package's class for any head, and what stands for it: here heads are classifiers of texts."""
 
 
 class AutoWithAdapters:
@@ -155,7 +219,7 @@ class AutoWithAdapters:
 @cache
 def auto_class(name: str) -> AutoWithAdapters:
     """Return an Auto class by its name. Raises: AttributeError for one that transformers does not have."""
-    return AutoWithAdapters(getattr(transformers, name))
+    return AutoWithAdapters(getattr(transformers, FLEXIBLE.get(name, name)))
 
 
 @cache

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hubcache.errors import UsageError
-from hubcache.train.adapters import adapted, lora
+from hubcache.train.adapters import adapted, lora, prompts
 from hubcache.train.adapters.base import AdapterFile, base_of_folder, check_base
 from hubcache.train.adapters.bottleneck import BottleneckConfig
 from hubcache.train.adapters.switching import fill
@@ -25,7 +25,16 @@ def attach(loaded: Loaded, settings: TrainSettings) -> int:
 
 
 def choice_by(settings: TrainSettings) -> adapted.Choice:
-    """Return the adapter that the settings ask for."""
+    """Return the adapter that the settings ask for; its rank is the number of a prompt's or a prefix's vectors.
+
+    Raises: UsageError for a prefix whose activations would be computed twice: it is not there the second time.
+    """
+    if settings.adapter in prompts.KINDS:
+        if settings.adapter == "prefix" and settings.gradient_checkpointing:
+            raise UsageError(
+                "a prefix does not go with gradient_checkpointing", hint="--adapter prompt, or leave it out"
+            )
+        return prompts.PromptChoice(settings.adapter, settings.adapter_rank)
     targets = tuple(name.strip() for name in settings.adapter_targets.split(",") if name.strip())
     if settings.adapter in lora.KINDS:
         rank, alpha = settings.adapter_rank, settings.adapter_alpha

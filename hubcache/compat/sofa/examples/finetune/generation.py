@@ -18,8 +18,7 @@ from hubcache.compat.sofa.training import (
     ChildTuning,
     load_model,
     load_tokenizer,
-    make_trainer,
-    training_arguments,
+    train_and_evaluate,
 )
 from hubcache.compat.sofa.utils.dureader_eval import compute_bleu_rouge, normalize
 from hubcache.compat.sofa.utils.tasks import TaskType
@@ -96,9 +95,7 @@ def run_generation_hf(
         "data_collator": model.palm_batchify,
         "callbacks": [GeneratorCallback(tokenizer, dev)] if dev else [],
     }
-    trainer = make_trainer(model, training_arguments(told), told, ChildTuning(child_tuning_type, reserve_p), parts)
-    trainer.train()
-    return list(trainer.state.log_history)
+    return train_and_evaluate(model, told, ChildTuning(child_tuning_type, reserve_p), parts)
 
 
 def encode_pair(row: Row, tokenizer: Any, sequence_length: int, target_length: int) -> dict[str, list[int]]:
@@ -131,13 +128,9 @@ class GeneratorCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         golds, made = self.texts(kwargs["model"])
-        if not golds:
-            return
-        scores = compute_bleu_rouge(made, golds)
-        print(golds["0"])
-        print(made["0"])
-        print(f"test result {len(golds)}: ", scores)
-        state.log_history.append({**scores, "epoch": state.epoch, "step": state.global_step})
+        if golds:
+            scores = tell_scores(made, golds)
+            state.log_history.append({**scores, "epoch": state.epoch, "step": state.global_step})
 
     def texts(self, model: Any) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
         """Return the gold and the generated texts by number, character by character; short golds are left out."""
@@ -166,6 +159,15 @@ class GeneratorCallback(TrainerCallback):
         tokens = self.tokenizer.convert_ids_to_tokens([each if each <= most else unknown for each in ids])
         joined = "".join(tokens).replace("##", "").split("[SEP]", 1)[0]
         return joined.replace("[CLS]", "").replace("[UNK]", "")
+
+
+def tell_scores(made: Mapping[str, Sequence[str]], golds: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """Score generated texts by number, print what the reference did (totals, the first pair, the scores), return it."""
+    scores = compute_bleu_rouge(made, golds)
+    print(golds["0"])
+    print(made["0"])
+    print(f"test result {len(golds)}: ", scores)
+    return scores
 
 
 def _ids(text: str, tokenizer: Any, length: int) -> list[int]:

@@ -28,11 +28,9 @@ from hubcache.compat.sofa.rows import (
 from hubcache.compat.sofa.training import (
     OLD_ARGUMENTS,
     ChildTuning,
-    evaluating,
     load_model,
     load_tokenizer,
-    make_trainer,
-    training_arguments,
+    train_and_evaluate,
 )
 from hubcache.compat.sofa.utils.tasks import TaskType
 from hubcache.train.metrics.labels import accuracy, multilabel_exact_match
@@ -88,28 +86,21 @@ def run_classification_hf(
     settings = {**task.model_settings(names), **(config_args or {})}
     model = load_model(AutoModelForSequenceClassification, pretrain_model_path, settings)
     tokenizer = load_tokenizer(pretrain_model_path, model_max_length=sequence_length)
-    told = evaluating(
-        {
-            "output_dir": str(output_dir),
-            "load_best_model_at_end": load_best_model_at_end,
-            "save_strategy": save_strategy,
-            "save_total_limit": save_total_limit,
-            "evaluation_strategy": evaluation_strategy,
-            "seed": seed,
-            **{name: value for name, value in kwargs.items() if name in OLD_ARGUMENTS},
-        },
-        bool(dev),
-    )
+    told = {
+        "output_dir": str(output_dir),
+        "load_best_model_at_end": load_best_model_at_end,
+        "save_strategy": save_strategy,
+        "save_total_limit": save_total_limit,
+        "evaluation_strategy": evaluation_strategy,
+        "seed": seed,
+        **{name: value for name, value in kwargs.items() if name in OLD_ARGUMENTS},
+    }
     parts = {
         "train_dataset": task.encode(train, tokenizer, names),
         "eval_dataset": task.encode(dev, tokenizer, names) if dev else None,
         "compute_metrics": task.metrics,
     }
-    trainer = make_trainer(model, training_arguments(told), told, ChildTuning(child_tuning_type, reserve_p), parts)
-    trainer.train()
-    if dev:
-        trainer.evaluate()
-    return list(trainer.state.log_history)
+    return train_and_evaluate(model, told, ChildTuning(child_tuning_type, reserve_p), parts)
 
 
 @dataclass(frozen=True, slots=True)

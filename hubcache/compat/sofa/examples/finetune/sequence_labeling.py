@@ -14,14 +14,7 @@ import numpy as np
 from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, set_seed
 
 from hubcache.compat.sofa.rows import TEXT, Files, Row, Taken, label_maps, label_names, prepared, read_files, take
-from hubcache.compat.sofa.training import (
-    ChildTuning,
-    evaluating,
-    load_model,
-    load_tokenizer,
-    make_trainer,
-    training_arguments,
-)
+from hubcache.compat.sofa.training import ChildTuning, load_model, load_tokenizer, train_and_evaluate
 from hubcache.train.metrics.entities import entity_scores
 
 IGNORED = -100
@@ -67,17 +60,14 @@ def run_sequence_labeling_hf(
     tokenizer = load_tokenizer(pretrain_model_path, model_max_length=sequence_length)
     settings = {"num_labels": len(names), **label_maps(names), **(config_args or {})}
     model = load_model(AutoModelForTokenClassification, pretrain_model_path, settings)
-    told = evaluating(
-        {
-            "load_best_model_at_end": load_best_model_at_end,
-            "save_strategy": save_strategy,
-            "save_total_limit": save_total_limit,
-            "evaluation_strategy": evaluation_strategy,
-            "seed": seed,
-            **kwargs,
-        },
-        bool(dev),
-    )
+    told = {
+        "load_best_model_at_end": load_best_model_at_end,
+        "save_strategy": save_strategy,
+        "save_total_limit": save_total_limit,
+        "evaluation_strategy": evaluation_strategy,
+        "seed": seed,
+        **kwargs,
+    }
     parts = {
         "train_dataset": tagging.encode(train, tokenizer),
         "eval_dataset": tagging.encode(dev, tokenizer) if dev else None,
@@ -85,11 +75,7 @@ def run_sequence_labeling_hf(
         "compute_metrics": tagging.metrics,
         "processing_class": tokenizer,
     }
-    trainer = make_trainer(model, training_arguments(told), told, ChildTuning(child_tuning_type, reserve_p), parts)
-    trainer.train()
-    if dev:
-        trainer.evaluate()
-    return list(trainer.state.log_history)
+    return train_and_evaluate(model, told, ChildTuning(child_tuning_type, reserve_p), parts)
 
 
 @dataclass(frozen=True, slots=True)
