@@ -7,10 +7,20 @@ from typing import Any
 
 __version__ = "0.1.0"
 
+_CALLS = {
+    "pipeline": "hubcache.app.predicting",
+    **dict.fromkeys(("pull", "cached", "finetune", "evaluate"), "hubcache.app.python"),
+}
+
 
 def __getattr__(name: str) -> Any:
-    """Import `hubcache.pipeline` when it is asked for: it brings what the bare package does not need."""
-    if name == "pipeline":
+    """Import a function when it is asked for: it brings what the bare package does not need."""
+    if name in _CALLS:
         # By name: an import of app/ here would count as one by every module of the package.
-        return import_module("hubcache.app.predicting").pipeline
+        return getattr(import_module(_CALLS[name]), name)
     raise AttributeError(f"module 'hubcache' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the functions, too, for who types them in a notebook."""
+    return sorted([*globals(), *_CALLS])

@@ -26,11 +26,15 @@ from hubcache.train.tasks import Task, changed, load_task
 
 if TYPE_CHECKING:
     from hubcache.train.finetune import FinetuneRequest
+    from hubcache.train.sparse.recipe import Recipe
 
 Say = Callable[[str], object]
 
 ADAPTER = "adapter_config.json"
 """The file that makes a folder an adapter's."""
+
+TEACHER_WORDS = ("self", "disable")
+"""What a recipe that distils may be told instead of a teacher: the model as it is, or none."""
 
 FIRST_ASKED = ("epochs", "batch_size", "learning_rate", "seed")
 
@@ -53,13 +57,17 @@ class DataChoice:
 class TrainRequest:
     """What is to be fine-tuned on what, as it was typed; `command` repeats it.
 
-    `options` change the task (max_length, stride, …), `settings` the training, over those of `settings_file`.
+    `options` change the task (max_length, stride, …), `settings` the training, over those of `settings_file`. `recipe`
+    changes the model while it trains, with `recipe_arguments` in place of its variables; one that distils takes "self"
+    and "disable" for a teacher, too.
     """
 
     model: str
     task: str
     data: DataChoice = field(default_factory=DataChoice)
     teacher: str | None = None
+    recipe: str | None = None
+    recipe_arguments: Mapping[str, Any] = field(default_factory=dict)
     output: str | None = None
     settings_file: Path | None = None
     settings: tuple[str, ...] = ()
@@ -99,6 +107,9 @@ class Trained:
     artifact: Artifact
     path: Path
 
+    def _repr_html_(self) -> str:
+        return self.record._repr_html_()
+
 
 def plan_training(app: LocalApp, request: TrainRequest, *, say: Say) -> Planned:
     """Find the model, the data and the teacher on this machine, and settle every setting.
@@ -119,20 +130,23 @@ def plan_training(app: LocalApp, request: TrainRequest, *, say: Say) -> Planned:
         )
     task = changed(load_task(request.task), dict(request.options)) if request.options else load_task(request.task)
     data, data_inputs = read_data(app, task, request.data)
-    teacher, teacher_input = find_folder(app, request.teacher) if request.teacher else (None, None)
+    recipe, recipe_input = _find_recipe(app, request)
+    word = request.teacher if recipe is not None and request.teacher in TEACHER_WORDS else ""
+    teacher, teacher_input = find_folder(app, request.teacher) if request.teacher and not word else (None, None)
     rows = len(data.rows.get("train", ()))
     is_t5 = _model_type(model).startswith("t5")
     defaults = TrainSettings.for_task(data.task.kind, parameters_in(model), rows, t5=is_t5)
-    settings = defaults if request.settings_file is None else defaults.updated_from(request.settings_file)
-    settings = settings.updated_by(request.settings)
+    if recipe is not None and recipe.max_epochs:
+        defaults = replace(defaults, epochs=float(recipe.max_epochs))
+    settings = _settled(defaults, request)
     if settings.adapter:
         defaults = adapter_rate(defaults)
-        settings = defaults if request.settings_file is None else defaults.updated_from(request.settings_file)
-        settings = settings.updated_by(request.settings)
+        settings = _settled(defaults, request)
     made = FinetuneRequest(
         model=model, task=data.task, splits=data.rows, output=Path(), settings=settings, teacher=teacher,
         model_input=model_input, data_inputs=data_inputs, teacher_input=teacher_input, command=request.command, say=say,
-        model_config=request.model_config, keep_decoder_layers=request.keep_decoder_layers,
+        model_config=request.model_config, keep_decoder_layers=request.keep_decoder_layers, teacher_word=word or "",
+        recipe=recipe, recipe_input=recipe_input, recipe_arguments=request.recipe_arguments if recipe else {},
     )  # fmt: skip
     repo = RepoId.parse(request.output or f"local/{_stem(request.model)}-{_stem(data.task.name)}")
     state = _state_folder(app)
@@ -249,6 +263,23 @@ def files_digest(files: Any) -> str:
     return whole.hexdigest()
 
 
+def _find_recipe(app: LocalApp, request: TrainRequest) -> tuple[Recipe | None, Input | None]:
+    """Find the request's recipe, resolved; the digest is of the text that it resolves to."""
+    if request.recipe is None:
+        if request.recipe_arguments:
+            raise UsageError("--recipe-arg changes a recipe, and there is none", hint="name one: --recipe REF")
+        return None, None
+    from hubcache.app.recipes import find_recipe
+
+    recipe = find_recipe(app, request.recipe, arguments=request.recipe_arguments)
+    return recipe, Input(request.recipe, hashlib.sha256(recipe.to_yaml().encode()).hexdigest())
+
+
+def _settled(defaults: TrainSettings, request: TrainRequest) -> TrainSettings:
+    settings = defaults if request.settings_file is None else defaults.updated_from(request.settings_file)
+    return settings.updated_by(request.settings)
+
+
 def _model_type(folder: Path) -> str:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -273,5 +304,8 @@ def _run_key(request: FinetuneRequest) -> str:
     """Name a run: the same for the same request, so that a killed one is found and goes on."""
     inputs = [str(each) for each in (request.model_input, *request.data_inputs, request.teacher_input)]
     changes = [dict(request.model_config), request.keep_decoder_layers]
+    # A run without a recipe keeps the name that it had before there were any.
+    if request.recipe is not None:
+        changes += [request.recipe.to_yaml(), request.teacher_word]
     told = [request.settings.told(), request.task.name, inputs, changes]
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]

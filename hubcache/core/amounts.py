@@ -1,4 +1,4 @@
-"""Sizes and spans of time as people write them, read; how they are shown is the command line's to say."""
+"""Sizes and spans of time as people write them, read and written; nothing is measured here."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from hubcache.errors import UsageError
 
 DAY = 86400.0
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 _AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", re.ASCII)
 _PREFIXES = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
@@ -48,3 +49,25 @@ def span_text(seconds: float) -> str:
             count = int(seconds // length)
             return f"{count} {unit}" + ("" if count == 1 else "s")
     return "less than a minute"
+
+
+def size_text(size: float) -> str:
+    """Write bytes for people, in powers of 1000: `90.9 MB`."""
+    unit = 0
+    while abs(size) >= 999.5 and unit < len(_UNITS) - 1:
+        size, unit = size / 1000, unit + 1
+    return f"{size:.0f} {_UNITS[unit]}" if unit == 0 or size >= 99.95 else f"{size:.1f} {_UNITS[unit]}"
+
+
+def age_text(seconds: float) -> str:
+    """Write a span of time for people: `3 days`."""
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {unit}" + ("s" if count > 1 else "")
+    return "now"
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a count with its noun: `1 file`, `2 files`."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")

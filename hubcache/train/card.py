@@ -145,6 +145,7 @@ def _body(record: RunRecord, task: Task | None, repo: str, folder: Path) -> list
         ),
         *_metrics(record),
         *_settings(record),
+        *_sparsity(record),
         "## Load it",
         _loading(task, repo, folder),
         "## Make it again",
@@ -175,6 +176,19 @@ def _settings(record: RunRecord) -> list[str]:
         return ["## Settings", "All as hubcache's plain defaults have them."] if record.settings else []
     rows = [(_code(name), _code(setting(value))) for name, value in changed.items()]
     return ["## Settings", "Those that are not hubcache's plain defaults:", _table(("setting", "value"), rows)]
+
+
+def _sparsity(record: RunRecord) -> list[str]:
+    """Return the share of zeros, over all and by weight; a recipe's arguments stand above it."""
+    told = ", ".join(_code(f"{key}={value}") for key, value in record.recipe_arguments.items())
+    parts = [f"The recipe was given {told}."] if told else []
+    if record.sparsity:
+        rows = [(_code(name), f"{100 * share:.2f} %") for name, share in record.sparsity.items() if name != "total"]
+        parts += [
+            f"**{100 * record.sparsity['total']:.2f} %** of the weights that can be pruned are zero.",
+            _table(("weight", "zeros"), rows),
+        ]
+    return ["## Sparsity" if record.sparsity else "## Recipe", *parts] if parts else []
 
 
 def _loading(task: Task | None, repo: str, folder: Path) -> str:

@@ -16,6 +16,7 @@ from hubcache.train.features import Finding, check_task
 from hubcache.train.heads import class_of, config_of, label_columns, limited, tokenizer_of
 from hubcache.train.settings import TrainSettings
 from hubcache.train.setup import FinetuneRequest, check_settings
+from hubcache.train.sparse.findings import recipe_findings
 from hubcache.train.tasks import Task, head_of
 
 STATES = 4
@@ -37,6 +38,8 @@ def check(request: FinetuneRequest) -> list[Finding]:
     found += _refused(lambda: check_settings(request), "change the settings")
     if request.teacher is not None:
         found += _teacher(request.teacher, task)
+    if config is not None:
+        found += recipe_findings(request, task, config)
     parameters = parameters_in(request.model)
     if config is not None:
         found += _generation(config, task)

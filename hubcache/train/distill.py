@@ -34,14 +34,24 @@ class Teacher:
     def loss(self, outputs: Any, inputs: Mapping[str, Any]) -> Tensor:
         """Return (1 - alpha) * the student's own loss + alpha * the distance from the teacher, for one batch."""
         with torch.no_grad():
-            taught = self.model(**{name: value for name, value in inputs.items() if name not in _TARGETS})
+            taught = self.model(**without_targets(inputs))
         mask = scored_positions(outputs, inputs)
         names = SPANS if SPANS[0] in outputs else ("logits",)
-        distances = [soft_loss(outputs[name], self._ordered(taught[name]), self.temperature, mask) for name in names]
+        told = [ordered(taught[name], self.columns) for name in names]
+        distances = [
+            soft_loss(outputs[name], each, self.temperature, mask) for name, each in zip(names, told, strict=True)
+        ]
         return (1 - self.alpha) * outputs["loss"] + self.alpha * torch.stack(distances).mean()
 
-    def _ordered(self, logits: Tensor) -> Tensor:
-        return logits[..., list(self.columns)] if self.columns else logits
+
+def ordered(logits: Tensor, columns: tuple[int, ...]) -> Tensor:
+    """Return a teacher's logits [..., labels] in the order of the labels; () leaves them."""
+    return logits[..., list(columns)] if columns else logits
+
+
+def without_targets(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a batch without the positions that a span's loss is made of: no teacher needs them."""
+    return {name: value for name, value in inputs.items() if name not in _TARGETS}
 
 
 def soft_loss(student: Tensor, teacher: Tensor, temperature: float, mask: Tensor | None = None) -> Tensor:

@@ -97,6 +97,8 @@ def _by_head(request: EvaluateRequest, where: Place) -> tuple[Loaded, Scored]:
         loaded = load(request.model, task, trained=True)
     start = getattr(loaded.model.config, "decoder_start_token_id", None)
     encoded = encode(task, request.rows, loaded.tokenizer, labelled=_is_labelled(request), decoder_start=start)
+    # What is quantised rounds in float32.
+    where = replace(where, bf16=where.bf16 and not loaded.is_quantized)
     reading = replace(reading_for(task, request.settings, where), columns=columns)
     return loaded, score(task, loaded.model.to(where.device), loaded.tokenizer, encoded, reading)
 

@@ -9,13 +9,15 @@ import importlib.util
 import math
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers.integrations import TensorBoardCallback
 
 from hubcache.train import graphs
-from hubcache.train.arguments import training_arguments
+from hubcache.train.arguments import steps_an_epoch, training_arguments
 from hubcache.train.child_tuning import apply_child_tuning_to_trainer
 from hubcache.train.device import attention_without_plans
 from hubcache.train.distill import Teacher, check_same_tokens
@@ -26,11 +28,15 @@ from hubcache.train.publish import load_best, make_record, publish
 from hubcache.train.record import RunRecord
 from hubcache.train.scoring import reading_for, score
 from hubcache.train.setup import CHECKPOINTS, FinetuneRequest, Run, check_settings, prepare, request_digest
+from hubcache.train.sparse.callback import RecipeCallback
+from hubcache.train.sparse.distillation import RecipeTeacher, find_teacher
+from hubcache.train.sparse.tuning import Tuning, distillers
 from hubcache.train.trainer import (
     Checkpoint,
     Checkpoints,
     Clock,
     FineTuner,
+    LossWithTeacher,
     Patience,
     Progress,
     RowOrder,
@@ -81,9 +87,12 @@ def make_trainer(run: Run) -> tuple[Clock, FineTuner, Checkpoint | None]:
         run.say(f"frozen backbone: {freeze_backbone(run.loaded)} parameters train")
     digest = request_digest(run)
     resumed = find_checkpoint(run, digest)
+    tuning = tuning_of(run)
+    # Under a recipe half precision is the trainer's, to end where quantisation begins; what is quantised has none.
+    where = replace(run.place, bf16=run.place.bf16 and tuning is None and not run.loaded.is_quantized)
     trainer = FineTuner(
         run.loaded.model,
-        training_arguments(settings, run.checkpoints, run.place, len(train), run.chosen),
+        training_arguments(settings, run.checkpoints, where, len(train), run.chosen),
         features=train,
         collate=make_collator(request.task, run.loaded.tokenizer, padded_to(run)),
         scorer=scorer_of(run),
@@ -93,10 +102,11 @@ def make_trainer(run: Run) -> tuple[Clock, FineTuner, Checkpoint | None]:
             settings.seed,
             grouped=settings.length_grouping,
         ),
-        teacher=load_teacher(run),
         token_losses=takes_token_losses(run),
         graphed=is_graphed(run),
+        tuning=tuning,
     )
+    trainer.teach(load_teacher(run, trainer))
     clock = Clock(resumed.seconds if resumed else 0.0)
     add_callbacks(run, trainer, clock, digest)
     return clock, trainer, resumed
@@ -112,6 +122,8 @@ def is_graphed(run: Run) -> bool:
     """Tell whether steps are replayed as CUDA graphs: on one GPU, a batch a step, and a model small enough."""
     settings = run.request.settings
     is_plain = settings.gradient_accumulation == 1 and run.place.processes == 1 and not settings.gradient_checkpointing
+    if run.request.recipe is not None or run.loaded.is_quantized:
+        return False
     is_small = run.loaded.parameters <= graphs.MOST_PARAMETERS
     return settings.cuda_graphs and run.place.device.type == "cuda" and is_plain and is_small
 
@@ -126,10 +138,12 @@ def add_callbacks(run: Run, trainer: FineTuner, clock: Clock, digest: str) -> No
     key, chosen = run.chosen or ("", None)
     trainer.add_callback(clock)
     trainer.add_callback(Rows(trainer.order))
-    trainer.add_callback(Checkpoints(digest, clock, chosen, key, run.place.processes))
+    if trainer.tuning is not None:
+        trainer.add_callback(RecipeCallback(trainer.tuning.recipe, trainer.tuning.steps_per_epoch, run.say))
+    trainer.add_callback(Checkpoints(digest, clock, run.chosen, trainer.counts))
     trainer.add_callback(Progress(run.say))
     if chosen is not None and run.request.settings.early_stopping:
-        trainer.add_callback(Patience(chosen, key, run.request.settings.early_stopping))
+        trainer.add_callback(Patience(chosen, key, run.request.settings.early_stopping, trainer.counts))
     has_tensorboard = importlib.util.find_spec("tensorboard") is not None
     if run.request.logs and run.request.settings.tensorboard and has_tensorboard and run.place.is_first:
         from torch.utils.tensorboard import SummaryWriter
@@ -137,9 +151,18 @@ def add_callbacks(run: Run, trainer: FineTuner, clock: Clock, digest: str) -> No
         trainer.add_callback(TensorBoardCallback(SummaryWriter(log_dir=str(run.request.logs))))
 
 
+def tuning_of(run: Run) -> Tuning | None:
+    """Return what the run's recipe rules, None where there is none."""
+    if run.request.recipe is None:
+        return None
+    steps = steps_an_epoch(run.request.settings, len(run.encoded["train"]), run.place.processes)
+    return Tuning(run.request.recipe, steps, run.place.bf16 and not run.loaded.is_quantized)
+
+
 def reading_of(run: Run) -> Reading:
-    """Return how the model is read when it is scored."""
-    return reading_for(run.request.task, run.request.settings, run.place)
+    """Return how the model is read when it is scored: quantised, in float32."""
+    where = replace(run.place, bf16=run.place.bf16 and not run.loaded.is_quantized)
+    return reading_for(run.request.task, run.request.settings, where)
 
 
 def scorer_of(run: Run) -> Callable[[Any], Mapping[str, float]] | None:
@@ -152,17 +175,33 @@ def scorer_of(run: Run) -> Callable[[Any], Mapping[str, float]] | None:
     return lambda model: {**nothing, **score(task, model, tokenizer, encoded, reading_of(run)).metrics}
 
 
-def load_teacher(run: Run) -> Teacher | None:
-    """Load the teacher, where there is one, to the device that trains. Raises: UsageError where it does not fit."""
-    request = run.request
-    if request.teacher is None:
+def load_teacher(run: Run, trainer: FineTuner) -> LossWithTeacher | None:
+    """Load the teacher, where there is one, to the device that trains; a recipe that distils rules the loss.
+
+    Raises: UsageError where it does not fit, BadConfig where the recipe distils and there is none.
+    """
+    request, tuning = run.request, trainer.tuning
+    distilling = distillers(request.recipe) if request.recipe is not None else ()
+    if request.teacher is None and not distilling:
         return None
-    columns = label_columns(config_of(request.teacher), request.task)
-    teacher = load(request.teacher, request.task, trained=True)
+    model, columns = (None, ()) if request.teacher is None else load_other(run, request.teacher)
+    if not distilling or tuning is None:
+        return Teacher(model, request.settings.distill_alpha, request.settings.distill_temperature, columns)
+    found = find_teacher(request.teacher_word or model, run.loaded.model)
+    if found is None:
+        run.say("the recipe distils, and the teacher is disabled: the labels alone are learned from")
+        return None
+    epoch = lambda: tuning.epoch(trainer.state.global_step)  # noqa: E731  # read anew at every step
+    return RecipeTeacher(distilling, found.to(run.place.device), epoch, columns)
+
+
+def load_other(run: Run, folder: Path) -> tuple[Any, tuple[int, ...]]:
+    """Load a teacher's folder; return it, and which of its outputs each label is. Raises: UsageError."""
+    columns = label_columns(config_of(folder), run.request.task)
+    teacher = load(folder, run.request.task, trained=True)
     check_same_tokens(run.loaded.tokenizer, teacher.tokenizer)
     run.say(f"teacher: {type(teacher.model).__name__}, {teacher.parameters / 1e6:.1f} million parameters")
-    model = teacher.model.to(run.place.device)
-    return Teacher(model, request.settings.distill_alpha, request.settings.distill_temperature, columns)
+    return teacher.model.to(run.place.device), columns
 
 
 def find_checkpoint(run: Run, digest: str) -> Checkpoint | None:

@@ -16,6 +16,8 @@ from transformers import AutoConfig, AutoTokenizer
 
 from hubcache.errors import BadConfig, UsageError
 from hubcache.train.settings import TrainSettings
+from hubcache.train.sparse.loading import is_quantized_folder, load_quantized
+from hubcache.train.sparse.quantization import is_quantized
 from hubcache.train.tasks import Task, changed, head_of
 
 CRF_HEAD = "T5EncoderForEntityRecognitionWithCRF"
@@ -37,6 +39,11 @@ class Loaded:
         """How many numbers the model holds."""
         return sum(int(parameter.numel()) for parameter in self.model.parameters())
 
+    @property
+    def is_quantized(self) -> bool:
+        """Tell whether the model is quantised now."""
+        return is_quantized(self.model)
+
 
 def load(
     folder: Path,
@@ -54,18 +61,8 @@ def load(
     """
     config = config_of(folder, task, changes)
     head = head_of(task, config.model_type)
-    with quietly():
-        model, found = class_of(head).from_pretrained(
-            weights or folder,
-            config=config,
-            dtype=torch.float32,
-            local_files_only=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+    model, new = model_of(class_of(head), weights or folder, config)
     _tell_generation(model, changes)
-    new = tuple(sorted({*found["missing_keys"], *(mismatch[0] for mismatch in found["mismatched_keys"])}))
     _check_backbone(model, new, folder)
     if trained and new:
         raise UsageError(
@@ -73,6 +70,26 @@ def load(
             hint=f"fine-tune it first: hubcache finetune MODEL --task {task.name}",
         )
     return Loaded(model, tokenizer_of(folder), head, new)
+
+
+def model_of(cls: Any, folder: Path, config: Any) -> tuple[Any, tuple[str, ...]]:
+    """Make a model of a class and a folder's weights, in float32, quantised where they are.
+
+    Return it, and the names of the parameters that the folder does not have.
+    """
+    with quietly():
+        if is_quantized_folder(folder):
+            return load_quantized(cls, folder, config)
+        model, found = cls.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    return model, tuple(sorted({*found["missing_keys"], *(mismatch[0] for mismatch in found["mismatched_keys"])}))
 
 
 def _tell_generation(model: Any, changes: Mapping[str, Any]) -> None:

@@ -14,6 +14,8 @@ from hubcache.train.heads import quietly
 from hubcache.train.record import FILE, RunRecord
 from hubcache.train.scoring import Scored
 from hubcache.train.setup import Run, notes
+from hubcache.train.sparse.tuning import FILE as RECIPE
+from hubcache.train.sparse.tuning import resulting, sparsity_of
 from hubcache.train.trainer import Clock, FineTuner
 
 
@@ -46,6 +48,9 @@ def make_record(run: Run, trainer: FineTuner, clock: Clock, scored: Mapping[str,
         confusion=shown.confusion if shown else (),
         mistakes=shown.mistakes if shown else (),
         teacher=request.teacher_input,
+        recipe=request.recipe_input,
+        recipe_arguments=request.recipe_arguments,
+        sparsity=sparsity_of(trainer.model),
         device=run.place.told,
         seconds=clock.seconds,
         samples_per_second=seen / clock.seconds if clock.seconds else 0.0,
@@ -58,7 +63,8 @@ def make_record(run: Run, trainer: FineTuner, clock: Clock, scored: Mapping[str,
 def publish(run: Run, trainer: FineTuner, record: RunRecord) -> None:
     """Write the model, its tokenizer and, last, the record; then the checkpoints go.
 
-    Of an adapter, it and the head alone are written.
+    Of an adapter, it and the head alone are written. A recipe goes beside the weights, after the one that
+    the model came with.
     """
     partial = run.checkpoints / "output"
     shutil.rmtree(partial, ignore_errors=True)
@@ -73,6 +79,9 @@ def publish(run: Run, trainer: FineTuner, record: RunRecord) -> None:
     run.loaded.tokenizer.save_pretrained(partial)
     for code in sorted(run.request.model.glob("*.py")):
         shutil.copy2(code, partial / code.name)
+    recipe = resulting(run.request.model, run.request.recipe)
+    if recipe is not None:
+        (partial / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8", newline="\n")
     record.write(partial)
     names = sorted((path.name for path in partial.iterdir()), key=lambda name: name == FILE)
     for name in names:

@@ -42,6 +42,8 @@ class RunRecord:
         best_metric: the metric that chose the checkpoint, `best_step` where that was.
         labels: label names by id; empty for text.
         confusion: [reference, predicted] counts on the evaluation split, where labels are few.
+        recipe: what changed the model while it trained (its digest is of the resolved text), by which arguments.
+        sparsity: the share of zeros by weight that can be pruned, and their `total`; empty where nothing is zero.
         seconds: of training alone; `samples_per_second` of training, `peak_memory` in bytes on the device.
     """
 
@@ -58,6 +60,9 @@ class RunRecord:
     confusion: tuple[tuple[int, ...], ...] = ()
     mistakes: tuple[Mistake, ...] = ()
     teacher: Input | None = None
+    recipe: Input | None = None
+    recipe_arguments: Mapping[str, Any] = field(default_factory=dict)
+    sparsity: Mapping[str, float] = field(default_factory=dict)
     device: str = "cpu"
     seconds: float = 0.0
     samples_per_second: float = 0.0
@@ -72,6 +77,12 @@ class RunRecord:
         path.write_text(json.dumps(told, ensure_ascii=False, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         return path
 
+    def _repr_html_(self) -> str:
+        """Return the report page as a notebook draws it: in a frame, which runs nothing and fetches nothing."""
+        from hubcache.train.report import framed
+
+        return framed(self)
+
     @classmethod
     def read(cls, folder: Path) -> RunRecord:
         """Read what write wrote."""
@@ -83,6 +94,7 @@ class RunRecord:
                 "model": Input(**told["model"]),
                 "data": tuple(Input(**each) for each in told["data"]),
                 "teacher": Input(**told["teacher"]) if told["teacher"] else None,
+                "recipe": Input(**told["recipe"]) if told.get("recipe") else None,
                 "history": tuple(told["history"]),
                 "labels": tuple(told["labels"]),
                 "confusion": tuple(tuple(row) for row in told["confusion"]),

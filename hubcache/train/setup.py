@@ -23,11 +23,17 @@ from hubcache.train.heads import Loaded, limited, load
 from hubcache.train.metrics import Metric, metric
 from hubcache.train.record import Input
 from hubcache.train.settings import TrainSettings
+from hubcache.train.sparse.quantization import definitions
+from hubcache.train.sparse.recipe import Recipe
+from hubcache.train.sparse.tuning import changed_until, epochs_of, rates_of, resulting, sparsity_of
 from hubcache.train.tasks import Row, Task
 
 CHECKPOINTS = ".checkpoints"
 LOSS = replace(metric("mse"), name="loss")
 """What chooses the checkpoint of a task without a metric: the less the better; it is the model that computes it."""
+
+SPARSE = 0.05
+"""From this share of zeros on a model is taken for a pruned one."""
 
 SMOOTHED = ("text-classification", "relation-extraction", "token-classification", "text-to-text")
 """The kinds whose loss is over one label a row or token, which label smoothing spreads."""
@@ -45,6 +51,8 @@ class FinetuneRequest:
     output    an empty folder, or one that the same request was killed in, which is then resumed
     model_config  what the model's configuration says otherwise than the folder's
     keep_decoder_layers  the decoder's layers that are kept, () for all (VECO)
+    recipe    what changes the model while it trains (sparse/recipe), and `recipe_arguments` what it was told
+    teacher_word  "self" or "disable" instead of a teacher's folder, for a recipe that distils
     logs      the folder of TensorBoard's logs; None writes none
     model_input, data_inputs, teacher_input, command  what the record says of where all this came from
     """
@@ -61,6 +69,10 @@ class FinetuneRequest:
     model_input: Input = field(default_factory=lambda: Input("", ""))
     data_inputs: tuple[Input, ...] = ()
     teacher_input: Input | None = None
+    recipe: Recipe | None = None
+    recipe_input: Input | None = None
+    recipe_arguments: Mapping[str, Any] = field(default_factory=dict)
+    teacher_word: str = ""
     command: str = ""
     say: Say = len
 
@@ -108,15 +120,18 @@ def check_settings(request: FinetuneRequest) -> None:
         raise BadConfig(f"the task {task.name} has no metric {settings.metric!r}", hint=f"it has {', '.join(known)}")
     if settings.metric == LOSS.name and task.generates and settings.generate:
         raise BadConfig("generated texts have no loss to choose by", hint="set generate=false, or another metric")
-    if settings.label_smoothing and (task.kind not in SMOOTHED or request.teacher):
+    is_taught = request.teacher is not None or request.teacher_word == "self"
+    if settings.label_smoothing and (task.kind not in SMOOTHED or is_taught):
         raise BadConfig(
-            f"label_smoothing spreads one label a row or token: {task.kind}{' with a teacher' * bool(request.teacher)}"
+            f"label_smoothing spreads one label a row or token: {task.kind}{' with a teacher' * is_taught}"
             " has no such loss"
         )
     if settings.adapter and (settings.freeze_backbone or request.keep_decoder_layers or settings.child_tuning):
         raise BadConfig("an adapter has its own choice of what trains, over the base as it is: no other goes with it")
     if settings.adapter in lora.KINDS:
         lora.require_peft()
+    if settings.adapter and request.recipe is not None:
+        raise BadConfig("a recipe changes the model's own weights, which an adapter leaves as they are")
     if not request.splits.get("train"):
         raise UsageError(f"the task {task.name} has no training rows", hint="name the split: --split train=NAME")
 
@@ -128,6 +143,9 @@ def prepare(request: FinetuneRequest) -> Run:
         torch.cuda.reset_peak_memory_stats(where.device)
     set_seed(request.settings.seed)
     request = replace(request, task=limited(request.task, request.settings))
+    if where.processes > 1 and request.recipe is not None and definitions(request.recipe):
+        raise BadConfig("a recipe that quantises trains in one process: each of several would see scales of its own")
+    resulting(request.model, request.recipe)  # which fails now rather than at the end
     loaded = load(request.model, request.task, changes=request.model_config)
     if request.keep_decoder_layers:
         loaded.model.keep_decoder_layers(request.keep_decoder_layers)
@@ -158,8 +176,24 @@ def tell(run: Run) -> None:
         run.say(f"new, drawn from seed {settings.seed}: {', '.join(loaded.new)}")
     run.say(f"rows: {', '.join(f'{split} {len(each)}' for split, each in run.encoded.items())}")
     run.say(f"steps: {steps}, {steps_an_epoch(settings, rows, run.place.processes)} an epoch")
-    for line in notes(run):
+    for line in (*recipe_lines(run), *notes(run)):
         run.say(line)
+
+
+def recipe_lines(run: Run) -> list[str]:
+    """Return what the recipe changes of the run, and whether it keeps the zeros that the model has."""
+    recipe, zeros = run.request.recipe, sparsity_of(run.loaded.model).get("total", 0.0)
+    told = [f"sparsity: {100 * zeros:.1f} % of the model's prunable weights are zero"] if zeros >= SPARSE else []
+    if recipe is None:
+        return told
+    wanted, last = epochs_of(recipe), changed_until(recipe)
+    if wanted and wanted != run.request.settings.epochs and not run.request.settings.max_steps:
+        told.append(f"epochs: {run.request.settings.epochs:g} as set, the recipe has {wanted:g}")
+    if rates_of(recipe):
+        told.append("learning rate: the recipe's")
+    if run.chosen is not None and last > 0:
+        told.append(f"best checkpoint: chosen from epoch {last:g} on, when the recipe has changed all")
+    return told
 
 
 def notes(run: Run) -> list[str]:
@@ -177,6 +211,7 @@ def request_digest(run: Run) -> str:
         request.settings.told(),
         str(replace(request.task, layout=layout)),
         [sorted(request.model_config.items()), request.keep_decoder_layers],
+        [request.recipe.to_yaml() if request.recipe else "", request.teacher_word],
         [str(each) for each in (request.model_input, *request.data_inputs, request.teacher_input)],
         [run.place.processes, run.place.bf16, run.place.device.type, run.loaded.parameters],
     ]

@@ -9,23 +9,23 @@ import json
 import math
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Sampler
-from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hubcache.train.distill import Teacher
+from hubcache.notebook import new_bar, shows_bars
 from hubcache.train.graphs import StepGraphs
 from hubcache.train.metrics import Metric, is_better
+from hubcache.train.sparse.quantization import restore_structure
+from hubcache.train.sparse.tuning import Tuning
 
 DONE_FILE = "complete.json"
 NEVER = 10**9
@@ -36,6 +36,13 @@ Feature = Mapping[str, Any]
 Collate = Callable[[Sequence[Feature]], Mapping[str, Any]]
 Scorer = Callable[[Any], Mapping[str, float]]
 """Scores a model on the validation split: figure by metric, `loss` among them."""
+
+
+class LossWithTeacher(Protocol):
+    """What makes a loss of a model's outputs and a batch, asking a teacher."""
+
+    def loss(self, outputs: Any, inputs: Mapping[str, Any], /) -> Any:
+        """Return the loss of one batch."""
 
 
 class RowOrder(Sampler):
@@ -76,7 +83,8 @@ class FineTuner(Trainer):
     """A Trainer that meets rows in a RowOrder, scores by `scorer` and learns from a teacher where there is one.
 
     `token_losses` says that the model's loss is a mean over its labelled tokens, which may then be taken over all
-    accumulated batches; any other loss is averaged over them. `graphed` replays steps as CUDA graphs.
+    accumulated batches; any other loss is averaged over them. `graphed` replays steps as CUDA graphs. `tuning` says
+    that a recipe rules: it chooses the precision step by step, and until it has changed all no evaluation counts.
     """
 
     def __init__(
@@ -88,19 +96,26 @@ class FineTuner(Trainer):
         collate: Collate,
         scorer: Scorer | None,
         order: RowOrder,
-        teacher: Teacher | None = None,
         token_losses: bool = False,
         graphed: bool = False,
+        tuning: Tuning | None = None,
     ) -> None:
         # The Trainer insists on a set to evaluate on, which the scorer alone knows: any will do.
         super().__init__(model, args, train_dataset=features, eval_dataset=features, data_collator=collate)
         self.remove_callback(PrinterCallback)
         self.order = order
         self.scorer = scorer
-        self.teacher = teacher
-        if teacher is not None or not token_losses:
+        self.teacher: LossWithTeacher | None = None
+        self.tuning = tuning
+        if not token_losses:
             self.model_accepts_loss_kwargs = False
         self.graphs = StepGraphs(self.loss_of, model.parameters()) if graphed else None
+
+    def teach(self, teacher: LossWithTeacher | None) -> None:
+        """Take a teacher's part in the loss from now on."""
+        self.teacher = teacher
+        if teacher is not None:
+            self.model_accepts_loss_kwargs = False
 
     def get_train_dataloader(self) -> Any:
         """Return the batches of an epoch, for this process."""
@@ -127,6 +142,28 @@ class FineTuner(Trainer):
             if loss is not None:
                 return loss
         return super().training_step(model, inputs, num_items_in_batch)
+
+    def compute_loss_context_manager(self) -> ExitStack:
+        """Return the context of a forward pass: under a recipe, half precision as long as nothing is quantised."""
+        stack = super().compute_loss_context_manager()
+        if self.tuning is not None and self.tuning.is_half(self.state.global_step):
+            stack.enter_context(torch.autocast(self.args.device.type, torch.bfloat16))
+        return stack
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load a checkpoint's weights into a model of the structure that it had by then."""
+        if self.tuning is not None:
+            step = int(Path(resume_from_checkpoint).name.rpartition("-")[2])
+            restore_structure(self.model, self.tuning.begun(step))
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Take note of a best evaluation, if it counts."""
+        return self.counts(self.state.global_step) and super()._determine_best_metric(metrics, trial)
+
+    def counts(self, steps: int) -> bool:
+        """Tell whether a model may be kept as the best after so many steps."""
+        return self.tuning is None or self.tuning.is_whole(steps)
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Count nothing: the Trainer's count walks through the whole model at every step."""
@@ -167,16 +204,17 @@ class Rows(TrainerCallback):
 class Patience(TrainerCallback):
     """End a training that got no better for some evaluations, which the log alone tells: a resumed run knows them."""
 
-    def __init__(self, chosen: Metric, key: str, evaluations: int) -> None:
+    def __init__(self, chosen: Metric, key: str, evaluations: int, counts: Callable[[int], bool]) -> None:
         self.chosen = chosen
         self.key = key
         self.evaluations = evaluations
+        self.counts = counts
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count the evaluations since the best."""
         best, since = None, 0
         for row in state.log_history:
-            if self.key in row:
+            if self.key in row and self.counts(row["step"]):
                 better = is_better(self.chosen, row[self.key], best)
                 best, since = (row[self.key], 0) if better else (best, since + 1)
         control.should_training_stop = control.should_training_stop or since >= self.evaluations
@@ -223,15 +261,16 @@ class Checkpoint:
 class Checkpoints(TrainerCallback):
     """Save each best checkpoint, mark what was saved whole, and keep the best and the last alone.
 
-    A run that is killed while it saves leaves a folder without the mark, which is never resumed from.
+    A run that is killed while it saves leaves a folder without the mark, which is never resumed from. `counts` tells
+    whether a model may be the best after so many steps.
     """
 
-    def __init__(self, request: str, clock: Clock, chosen: Metric | None, key: str, processes: int) -> None:
+    def __init__(self, request: str, clock: Clock, chosen: tuple[str, Metric] | None, counts: Callable[[int], bool]):
         self.request = request
         self.clock = clock
-        self.chosen = chosen
-        self.key = key
-        self.processes = processes
+        self.chosen = None if chosen is None else chosen[1]
+        self.key = "" if chosen is None else chosen[0]
+        self.counts = counts
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Log wherever we save or evaluate: the mean loss since the last log row is in no checkpoint."""
@@ -244,12 +283,14 @@ class Checkpoints(TrainerCallback):
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Ask for a checkpoint of what is the best so far."""
         score = kwargs["metrics"].get(self.key)
-        if self.chosen is not None and score is not None and is_better(self.chosen, score, state.best_metric):
+        if self.chosen is None or score is None or not self.counts(state.global_step):
+            return
+        if is_better(self.chosen, score, state.best_metric):
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Mark the checkpoint, then delete the ones before it."""
-        if self.processes > 1:
+        if args.world_size > 1:
             torch.distributed.barrier()
         if not state.is_world_process_zero:
             return
@@ -297,8 +338,8 @@ class Progress(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Open the bar at the step that a resumed run has come to."""
-        if state.is_world_process_zero and sys.stderr.isatty():
-            self._bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", file=sys.stderr)
+        if state.is_world_process_zero and shows_bars():
+            self._bar = new_bar(total=state.max_steps, initial=state.global_step, unit="step")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Move on."""

@@ -14,6 +14,7 @@ import typer
 from hubcache.app.training import Trained, TrainRequest, check_training, plan_training, train
 from hubcache.errors import UsageError
 from hubcache.train.recipes import run_file
+from hubcache.train.sparse.recipe.arguments import parse_arguments
 from hubcache_cli.options import AsJson, CacheDir, Quiet, complete_cached, make_local_app
 from hubcache_cli.output import note, print_json
 from hubcache_cli.training import (
@@ -44,6 +45,12 @@ def run(
     ] = None,
     column: ColumnOption = None,
     teacher: Annotated[str | None, typer.Option("--teacher", help="Distil from this cached model.")] = None,
+    sparse: Annotated[
+        str | None, typer.Option("--recipe", metavar="REF", help="Prune, quantise and distil by this recipe.")
+    ] = None,
+    sparse_argument: Annotated[
+        list[str] | None, typer.Option("--recipe-arg", metavar="KEY=VALUE", help="Change a variable of the recipe.")
+    ] = None,
     output: Annotated[str | None, typer.Option("--output", help="The repo to make: org/name.")] = None,
     settings: Annotated[Path | None, typer.Option("--settings", help="A YAML file of settings.")] = None,
     setting: SettingOption = None,
@@ -72,7 +79,8 @@ def run(
     app = make_local_app(cache_dir)
     request = TrainRequest(
         model=model or "", task=task or "", data=data_choice(data, config, pairs(split, "--split"), column),
-        teacher=teacher, output=output, settings_file=settings, settings=tuple(setting or ()),
+        teacher=teacher, recipe=sparse, recipe_arguments=_recipe_arguments(sparse_argument),
+        output=output, settings_file=settings, settings=tuple(setting or ()),
         options=typed_pairs(task_setting, "--task-set"), model_config=typed_pairs(model_setting, "--model-set"),
         command=shlex.join(["hubcache", *sys.argv[1:]]),
     )  # fmt: skip
@@ -129,6 +137,10 @@ def _with_recipe(request: TrainRequest, name: str | None) -> TrainRequest:
         settings=(*typed, *request.settings), options={**found.task_settings, **request.options},
         model_config={**found.model_config, **request.model_config}, keep_decoder_layers=found.keep_decoder_layers,
     )  # fmt: skip
+
+
+def _recipe_arguments(texts: list[str] | None) -> dict[str, Any]:
+    return {name: value for text in texts or () for name, value in parse_arguments(text).items()}
 
 
 def _with_child_tuning(request: TrainRequest, letter: str | None) -> TrainRequest:

@@ -33,6 +33,12 @@ def write_report(record: RunRecord, folder: Path) -> Path:
     return path
 
 
+def framed(record: RunRecord) -> str:
+    """Return the page in a frame, as HTML for a notebook's cell: its style is its own, and it may run nothing."""
+    style = "width:100%;height:36em;border:1px solid #8884;border-radius:6px"
+    return element("iframe", sandbox="", srcdoc=page(record), style=style, title=f"Report: {record.task}")
+
+
 def page(record: RunRecord) -> str:
     """Return the page; equal records give equal pages."""
     style = resources.files("hubcache.train.report").joinpath("report.css").read_text(encoding="utf-8")

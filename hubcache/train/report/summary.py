@@ -48,8 +48,8 @@ def metric_rows(record: RunRecord) -> list[list[str]]:
 
 def inputs(record: RunRecord) -> list[tuple[str, Input]]:
     """Return what was read, each with its role."""
-    teacher = [("teacher", record.teacher)] if record.teacher else []
-    return [("model", record.model), *(("data", one) for one in record.data), *teacher]
+    beside = [(role, one) for role, one in (("teacher", record.teacher), ("recipe", record.recipe)) if one]
+    return [("model", record.model), *(("data", one) for one in record.data), *beside]
 
 
 def _written(name: str, value: float | None) -> str:
