@@ -15,9 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from hubcache.train.callbacks import DONE_FILE, last_checkpoint
 from hubcache.train.finetune import CHECKPOINTS, finetune
 from hubcache.train.record import RunRecord
-from hubcache.train.trainer import DONE_FILE, RowOrder, last_checkpoint
+from hubcache.train.trainer import RowOrder
 from tests.support.finetuning import NO_WAY_OUT, finish, sentiment_request, start
 from tests.support.training import tiny_bert
 

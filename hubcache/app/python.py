@@ -80,6 +80,7 @@ def finetune(
     *,
     output: str | None = None,
     teacher: str | None = None,
+    recipe: str | None = None,
     settings: Mapping[str, Any] | None = None,
     columns: Mapping[str, str] | None = None,
     splits: Mapping[str, str] | None = None,
@@ -94,7 +95,7 @@ def finetune(
 
     app = compose_local(_settings(cache_dir))
     request = TrainRequest(
-        model=str(model), task=task, data=_choice(data, splits, columns), teacher=teacher, output=output,
+        model=str(model), task=task, data=_choice(data, splits, columns), teacher=teacher, recipe=recipe, output=output,
         settings=_pairs(settings), command=f"hubcache.finetune({str(model)!r}, {task!r}, …)",
     )  # fmt: skip
     planned = plan_training(app, request, say=_say)

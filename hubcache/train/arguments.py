@@ -9,10 +9,10 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from hubcache.train.callbacks import NEVER
 from hubcache.train.device import Place
 from hubcache.train.metrics import Metric
 from hubcache.train.settings import TrainSettings
-from hubcache.train.trainer import NEVER
 
 LOGS_AN_EPOCH = 20
 _NAMES = {one.name for one in fields(TrainingArguments)}

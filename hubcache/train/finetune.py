@@ -18,6 +18,15 @@ from transformers.integrations import TensorBoardCallback
 
 from hubcache.train import graphs
 from hubcache.train.arguments import steps_an_epoch, training_arguments
+from hubcache.train.callbacks import (
+    Checkpoint,
+    Checkpoints,
+    Clock,
+    Patience,
+    Progress,
+    Rows,
+    last_checkpoint,
+)
 from hubcache.train.child_tuning import apply_child_tuning_to_trainer
 from hubcache.train.device import attention_without_plans
 from hubcache.train.distill import Teacher, check_same_tokens
@@ -31,18 +40,7 @@ from hubcache.train.setup import CHECKPOINTS, FinetuneRequest, Run, check_settin
 from hubcache.train.sparse.callback import RecipeCallback
 from hubcache.train.sparse.distillation import RecipeTeacher, find_teacher
 from hubcache.train.sparse.tuning import Tuning, distillers
-from hubcache.train.trainer import (
-    Checkpoint,
-    Checkpoints,
-    Clock,
-    FineTuner,
-    LossWithTeacher,
-    Patience,
-    Progress,
-    RowOrder,
-    Rows,
-    last_checkpoint,
-)
+from hubcache.train.trainer import FineTuner, LossWithTeacher, RowOrder
 
 __all__ = ["CHECKPOINTS", "FinetuneRequest", "Run", "finetune", "make_trainer", "prepare"]
 

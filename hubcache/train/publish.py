@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from safetensors.torch import load_model
 
 from hubcache.train.adapters.tuning import write
+from hubcache.train.callbacks import Clock
 from hubcache.train.device import peak_memory, versions
 from hubcache.train.heads import quietly
 from hubcache.train.record import FILE, RunRecord
@@ -16,7 +17,7 @@ from hubcache.train.scoring import Scored
 from hubcache.train.setup import Run, notes
 from hubcache.train.sparse.tuning import FILE as RECIPE
 from hubcache.train.sparse.tuning import resulting, sparsity_of
-from hubcache.train.trainer import Clock, FineTuner
+from hubcache.train.trainer import FineTuner
 
 
 def load_best(run: Run, trainer: FineTuner) -> None:

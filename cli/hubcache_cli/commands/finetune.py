@@ -45,10 +45,10 @@ def run(
     ] = None,
     column: ColumnOption = None,
     teacher: Annotated[str | None, typer.Option("--teacher", help="Distil from this cached model.")] = None,
-    sparse: Annotated[
+    recipe: Annotated[
         str | None, typer.Option("--recipe", metavar="REF", help="Prune, quantise and distil by this recipe.")
     ] = None,
-    sparse_argument: Annotated[
+    recipe_argument: Annotated[
         list[str] | None, typer.Option("--recipe-arg", metavar="KEY=VALUE", help="Change a variable of the recipe.")
     ] = None,
     output: Annotated[str | None, typer.Option("--output", help="The repo to make: org/name.")] = None,
@@ -60,9 +60,9 @@ def run(
     ] = None,
     child_tuning: Annotated[str | None, typer.Option("--child-tuning", metavar="F|D", help="Child-Tuning.")] = None,
     adapter: Annotated[
-        str | None, typer.Option("--adapter", help="Train this alone: lora, ia3, pfeiffer or houlsby.")
+        str | None, typer.Option("--adapter", help="Train this alone: lora, ia3, prompt, prefix, pfeiffer or houlsby.")
     ] = None,
-    recipe: Annotated[str | None, typer.Option("--run", help="Repeat a published run by its name.")] = None,
+    published: Annotated[str | None, typer.Option("--run", help="Repeat a published run by its name.")] = None,
     nproc: Annotated[int, typer.Option("--nproc", help="Processes on this machine.", min=1)] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and say everything, train nothing.")] = False,
     as_json: AsJson = False,
@@ -79,12 +79,12 @@ def run(
     app = make_local_app(cache_dir)
     request = TrainRequest(
         model=model or "", task=task or "", data=data_choice(data, config, pairs(split, "--split"), column),
-        teacher=teacher, recipe=sparse, recipe_arguments=_recipe_arguments(sparse_argument),
+        teacher=teacher, recipe=recipe, recipe_arguments=_recipe_arguments(recipe_argument),
         output=output, settings_file=settings, settings=tuple(setting or ()),
         options=typed_pairs(task_setting, "--task-set"), model_config=typed_pairs(model_setting, "--model-set"),
         command=shlex.join(["hubcache", *sys.argv[1:]]),
     )  # fmt: skip
-    request = _with_child_tuning(_with_recipe(request, recipe), child_tuning)
+    request = _with_child_tuning(_with_run_file(request, published), child_tuning)
     if adapter is not None:
         request = replace(request, settings=(*request.settings, f"adapter={adapter}"))
     if not request.model or not request.task:
@@ -126,7 +126,7 @@ def _facts(trained: Trained) -> dict[str, Any]:
     return kept | {"path": str(trained.path)} | record_facts(trained.record)
 
 
-def _with_recipe(request: TrainRequest, name: str | None) -> TrainRequest:
+def _with_run_file(request: TrainRequest, name: str | None) -> TrainRequest:
     """Lay what was typed over a published run's settings."""
     if name is None:
         return request
