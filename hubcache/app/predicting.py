@@ -6,15 +6,18 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from hubcache.app.exporting import find_base
 from hubcache.app.local import LocalApp, PullRequest, compose_local, parse_request
 from hubcache.app.settings import Settings
 from hubcache.app.training import require_libraries
 from hubcache.cache.scan import scan_repos
 from hubcache.errors import BadReference, OfflineError, UsageError
 from hubcache.train.pipelines import find_task, fitting, task_of
+from hubcache.train.pipelines.graphs import TORCH, check_backend, graph_file, has_graph
 from hubcache.train.pipelines.registry import custom
 
 Say = Callable[[str], object]
@@ -36,20 +39,22 @@ def pipeline(
     *,
     device: Any = None,
     cache_dir: str | Path | None = None,
+    backend: str = TORCH,
     **options: Any,
 ) -> Any:
     """Make a pipeline, as transformers.pipeline does, of a cached model: nothing is asked of any hub.
 
     `model` is a reference, a folder or a model; None takes a cached one that fits the task, and says which on stderr.
-    All else is the pipeline's own.
+    `backend` is torch, or onnx for the repo's ONNX file, or the path of one in it. All else is the pipeline's own.
 
     Raises:
         OfflineError: the model is not in the cache, or none there fits the task.
-        UsageError: there is no such task.
+        UsageError: there is no such task, or the model has no such file.
     """
     settings = Settings.from_environ()
     settings = settings if cache_dir is None else replace(settings, hub_cache=Path(cache_dir).absolute())
-    return open_pipeline(compose_local(settings), task, model, tokenizer=tokenizer, device=device, options=options)
+    asked: dict[str, Any] = {"tokenizer": tokenizer, "device": device, "options": options, "backend": backend}
+    return open_pipeline(compose_local(settings), task, model, **asked)
 
 
 def open_pipeline(
@@ -61,25 +66,43 @@ def open_pipeline(
     device: Any = None,
     options: dict[str, Any] | None = None,
     say: Say | None = None,
+    backend: str = TORCH,
 ) -> Any:
     """Make a pipeline of what the cache holds; see pipeline()."""
+    check_backend(backend)
     if task is not None and custom(task) is None:
         find_task(task)
-    tell = say or _tell
+    tell, called = say or _tell, ""
     if model is None:
         if task is None:
             raise UsageError("a task or a model is needed")
-        model = default_model(app, task, say=tell).folder
+        chosen = default_model(app, task, say=tell, backend=backend)
+        called, model = chosen.name, chosen.folder
     elif isinstance(model, (str, Path)):
-        model = model_folder(app, str(model))
+        called, model = str(model), model_folder(app, str(model))
     if task is None:
         config = model.config.to_dict() if not isinstance(model, Path) else _config_of(model)
         task = task_of(config)
     tokenizer = model_folder(app, str(tokenizer)) if isinstance(tokenizer, (str, Path)) else tokenizer
     require_libraries()
-    from hubcache.train.pipelines.build import build  # torch and transformers, 4 s
+    if backend != TORCH:
+        _require_graph(model, task, backend, called)
+    base = find_base(app, model) if isinstance(model, Path) and custom(task) is None else None
+    from hubcache.train.pipelines.build import build, load_adapted  # torch and transformers, 4 s
 
-    return build(task, model, tokenizer, device=device, options=options)
+    if base is not None:
+        tokenizer = model if tokenizer is None else tokenizer
+        model = load_adapted(model, base, find_task(task))
+    return build(task, model, tokenizer, device=device, options=options, backend=backend)
+
+
+def _require_graph(model: Any, task: str, backend: str, called: str) -> None:
+    if not isinstance(model, Path):
+        raise UsageError("a model in memory has no ONNX file", hint="name its repo or folder")
+    if find_spec("onnxruntime") is None:
+        raise UsageError("this needs onnxruntime, not installed here", hint="pip install 'hubcache[onnx]'")
+    if custom(task) is None:
+        graph_file(model, task, backend, called=called)
 
 
 def model_folder(app: LocalApp, text: str) -> Path:
@@ -107,13 +130,16 @@ def model_folder(app: LocalApp, text: str) -> Path:
     return app.cache.folder(artifact.repo).snapshot_path(artifact.revision.commit)
 
 
-def default_model(app: LocalApp, task: str, *, say: Say) -> Candidate:
+def default_model(app: LocalApp, task: str, *, say: Say, backend: str = TORCH) -> Candidate:
     """Choose the cached model that fits a task best, of equal ones the first by name, and say so.
+
+    On onnx it is one that has an ONNX file.
 
     Raises:
         OfflineError: none does.
     """
-    found = [] if custom(task) else sorted(candidates(app, task), key=lambda each: (-each.fit, each.name))
+    fit = [] if custom(task) else sorted(candidates(app, task), key=lambda each: (-each.fit, each.name))
+    found = [each for each in fit if backend == TORCH or has_graph(each.folder, task, backend)]
     if not found:
         raise OfflineError(f"no model in the cache fits {task}", hint="name one, or online: hubcache pull org/name")
     others = f", one of {len(found)} that fit" if len(found) > 1 else ""

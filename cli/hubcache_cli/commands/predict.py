@@ -41,6 +41,9 @@ def run(
         int, typer.Option("--batch-size", min=0, help="Rows of a batch; 0 by the texts' length.")
     ] = 0,
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda:1; by default what is there.")] = None,
+    backend: Annotated[
+        str, typer.Option("--backend", metavar="torch|onnx", help="What computes; or an ONNX file of the repo.")
+    ] = "torch",
     # main() reads it: errors become JSON, results are in any case.
     _: Annotated[bool, typer.Option("--json", help="Errors as JSON, too; results always are.")] = False,
     quiet: Quiet = False,
@@ -61,7 +64,7 @@ def run(
     say = (lambda _: None) if quiet else note
     with nullcontext() if file is None else _opened(file) as lines:
         app = make_local_app(cache_dir)
-        pipe = open_pipeline(app, task, None if model == AUTO else model, device=device, say=say)
+        pipe = open_pipeline(app, task, None if model == AUTO else model, device=device, say=say, backend=backend)
         for result in predictions(pipe, _inputs(texts or (), lines, context), options):
             print_json(result)
             sys.stdout.flush()
@@ -84,8 +87,13 @@ def _inputs(texts: Iterable[str], lines: Iterable[str] | None, context: str | No
 
 
 def _asked(row: Any, context: str | None) -> Any:
-    if isinstance(row, dict) and set(row) - {"question", "context"} and {"question", "context"} <= set(row):
-        row = {name: row[name] for name in ("question", "context")}
+    """Of a row as data sets have them, its text, its pair, or its question and context; all else is no one's input."""
+    if isinstance(row, dict):
+        found = row if context is None or "context" in row else {**row, "context": context}
+        for names in (("question", "context"), ("text", "text_pair")):
+            if all(isinstance(found.get(name), str) for name in names):
+                return {name: found[name] for name in names}
+        return found["text"] if isinstance(found.get("text"), str) else row
     return row if context is None or not isinstance(row, str) else {"question": row, "context": context}
 
 

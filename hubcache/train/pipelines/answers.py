@@ -77,6 +77,8 @@ class QuestionAnswering(ByLength, ChunkPipeline):
                 **{name: windows[name][at] for name in self.tokenizer.model_input_names if name in windows},
                 "spans": _places(windows, at),
                 "context": context,
+                # Where the model was taught to point when a window has no answer.
+                "has_null": windows["input_ids"][at][0] == self.tokenizer.cls_token_id,
                 "is_last": at == count - 1,
             }
 
@@ -85,7 +87,7 @@ class QuestionAnswering(ByLength, ChunkPipeline):
         return question if len(offsets) <= most else question[: offsets[most - 1][1]]
 
     def _forward(self, input_tensors: Any, **_: Any) -> dict[str, Any]:
-        kept = {name: input_tensors.pop(name) for name in ("spans", "context", "is_last")}
+        kept = {name: input_tensors.pop(name) for name in ("spans", "context", "has_null", "is_last")}
         output = self.model(**input_tensors)
         # A dimension more, so that these count as outputs by token.
         return {**kept, "start": output["start_logits"][..., None], "end": output["end_logits"][..., None]}
@@ -97,7 +99,7 @@ class QuestionAnswering(ByLength, ChunkPipeline):
         found: dict[tuple[int, int], Span] = {}
         nothing = 1.0
         for window in model_outputs:
-            start, end, null = _probabilities(window, bool(options["handle_impossible_answer"]))
+            start, end, null = _probabilities(window)
             nothing = min(nothing, null)
             for score, first, last in best_spans(start, end, int(options["max_answer_len"]), most):
                 span = _span(window, (score, first, last), words=bool(options["align_to_words"]))
@@ -128,18 +130,22 @@ def best_spans(start: Any, end: Any, longest: int, most: int) -> list[tuple[floa
     return [(float(flat[at]), int(at // width), int(at % width)) for at in ranked if flat[at] > 0]
 
 
-def _probabilities(window: Mapping[str, Any], with_nothing: bool) -> tuple[Any, Any, float]:
-    """Return both ends' probabilities over the context's tokens (and the first, where "" competes), and that of ""."""
+def _probabilities(window: Mapping[str, Any]) -> tuple[Any, Any, float]:
+    """Return both ends' probabilities over the context's tokens, and that of "".
+
+    [CLS] takes its part in any case, as in transformers 4: a window without the answer points there, and its passages
+    must not count as much as the answer in another.
+    """
     inside = np.array([begin >= 0 for begin, *_ in window["spans"]])
     allowed = inside.copy()
-    allowed[0] = allowed[0] or with_nothing
+    allowed[0] = allowed[0] or window["has_null"]
     ends = []
     for name in ("start", "end"):
         logits = window[name][0, :, 0].float().numpy().astype("float64")
         logits = np.where(allowed, logits, -np.inf)
         shares = np.exp(logits - (logits.max() if allowed.any() else 0.0))
         ends.append(shares / max(float(shares.sum()), np.finfo("float64").tiny))
-    null = float(ends[0][0] * ends[1][0]) if with_nothing else 0.0
+    null = float(ends[0][0] * ends[1][0]) if window["has_null"] else 0.0
     return np.where(inside, ends[0], 0.0), np.where(inside, ends[1], 0.0), null
 
 

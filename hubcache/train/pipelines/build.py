@@ -10,12 +10,14 @@ import torch
 import transformers
 
 import hubcache.models
-from hubcache.errors import BadConfig
+from hubcache.errors import BadConfig, UsageError
 from hubcache.train.device import place
-from hubcache.train.heads import CRF_HEAD, config_of, quietly, tokenizer_of
+from hubcache.train.heads import CRF_HEAD, config_of, model_of, quietly, tokenizer_of
 from hubcache.train.pipelines import answers, delegated, texts
+from hubcache.train.pipelines.graphs import TORCH
 from hubcache.train.pipelines.registry import Custom, custom
 from hubcache.train.pipelines.tasks import PipelineTask, find_task
+from hubcache.train.sparse.loading import is_quantized_folder, load_quantized
 
 CLASSES: Mapping[str, Any] = {
     "feature-extraction": delegated.FeatureExtraction,
@@ -34,10 +36,17 @@ _UNBOUNDED = 10**9
 
 
 def build(
-    task: str, model: Any, tokenizer: Any = None, *, device: Any = None, options: Mapping[str, Any] | None = None
+    task: str,
+    model: Any,
+    tokenizer: Any = None,
+    *,
+    device: Any = None,
+    options: Mapping[str, Any] | None = None,
+    backend: str = TORCH,
 ) -> Any:
     """Make a task's pipeline of a model or its folder, on the device that is there unless one is named.
 
+    The backend is torch, onnx or a folder's ONNX file, which computes on the CPU.
     Raises:
         UsageError: there is no such task.
         BadConfig: the folder holds no model or tokenizer for it.
@@ -46,12 +55,12 @@ def build(
     known = None if made else find_task(task)
     if isinstance(model, (str, Path)):
         folder = Path(model)
-        model = load_model(folder, known, made)
+        model = load_model(folder, known, made) if backend == TORCH else _load_graph(folder, known, backend)
         tokenizer = tokenizer if tokenizer is not None else tokenizer_of(folder)
     if isinstance(tokenizer, (str, Path)):
         tokenizer = tokenizer_of(Path(tokenizer))
     _bound(tokenizer, model)
-    where = place("fp32").device if device is None else device
+    where = _device(device, backend)
     said = dict(options or {})
     if known is None:
         return made.made_by(model=model, tokenizer=tokenizer, task=task, device=where, **said)  # type: ignore[union-attr]
@@ -62,8 +71,59 @@ def build(
         return CLASSES[known.name](model=model.eval(), tokenizer=tokenizer, task=name, device=where, **said)
 
 
+def _load_graph(folder: Path, task: PipelineTask | None, backend: str) -> Any:
+    if task is None:
+        raise UsageError("a registered pipeline runs on torch only", hint="leave the backend out")
+    from hubcache.train.pipelines.onnx import load_onnx  # onnxruntime, of another extra
+
+    return load_onnx(folder, task, backend)
+
+
+def _device(device: Any, backend: str) -> Any:
+    if backend == TORCH:
+        return place("fp32").device if device is None else device
+    if device not in (None, -1) and torch.device(device).type != "cpu":
+        raise UsageError(f"an ONNX graph is run on the CPU, not on {device}", hint="leave the device or backend out")
+    return torch.device("cpu")
+
+
 def load_model(folder: Path, task: PipelineTask | None, made: Custom | None = None) -> Any:
     """Load a folder's model with the task's head, in float32 and for evaluation. Raises: BadConfig."""
+    cls, config = _class_and_config(folder, task, made)
+    if is_quantized_folder(folder):
+        return load_quantized(cls, folder, config)[0].eval()
+    try:
+        with quietly():
+            model = cls.from_pretrained(
+                folder, config=config, dtype=torch.float32, local_files_only=True, trust_remote_code=False
+            )
+    except (ValueError, OSError) as error:
+        raise BadConfig(f"{folder} has no model for {task.name if task else 'this pipeline'}: {error}") from error
+    return model.eval()
+
+
+def load_adapted(folder: Path, base: Path, task: PipelineTask) -> Any:
+    """Load an adapter's folder over its base's, active, with its head and labels.
+
+    Raises: UsageError for another base than the adapter's, or a head that neither has.
+    """
+    from hubcache.train.adapters import adapted  # only where there is an adapter: every answer waits for imports
+    from hubcache.train.adapters.base import AdapterFile, base_of_folder, check_base
+    from hubcache.train.adapters.switching import fill
+
+    check_base(AdapterFile.read(folder).base, base_of_folder(base))
+    cls, config = _class_and_config(folder, task, None)
+    model, new = model_of(cls, base, config)
+    name, head = adapted.load(model, folder)
+    adapted.activate(model, [name])
+    fill(model, head)
+    missing = sorted(set(new) - set(head))
+    if missing:
+        raise UsageError(f"{folder} has no trained head for {task.name}: {', '.join(missing[:3])} would be random")
+    return model.eval()
+
+
+def _class_and_config(folder: Path, task: PipelineTask | None, made: Custom | None) -> tuple[Any, Any]:
     config = config_of(folder)
     cls = _class_of(config, task, made)
     if cls.__name__ == CRF_HEAD:
@@ -73,14 +133,7 @@ def load_model(folder: Path, task: PipelineTask | None, made: Custom | None = No
         config = cls.config_class.from_pretrained(folder, local_files_only=True)
     if getattr(config, "id2label", None) and getattr(config, "label2id", None) is None:
         config.label2id = {label: number for number, label in config.id2label.items()}
-    try:
-        with quietly():
-            model = cls.from_pretrained(
-                folder, config=config, dtype=torch.float32, local_files_only=True, trust_remote_code=False
-            )
-    except (ValueError, OSError) as error:
-        raise BadConfig(f"{folder} has no model for {task.name if task else 'this pipeline'}: {error}") from error
-    return model.eval()
+    return cls, config
 
 
 def _class_of(config: Any, task: PipelineTask | None, made: Custom | None) -> Any:
@@ -102,9 +155,16 @@ def _bound(tokenizer: Any, model: Any) -> None:
     places = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     if tokenizer is None or not isinstance(places, int) or getattr(tokenizer, "model_max_length", 0) < _UNBOUNDED:
         return
-    embeddings = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
+    module = model if next(model.children(), None) is not None else _skeleton(model.config)
+    embeddings = [module for name, module in module.named_modules() if name.endswith("position_embeddings")]
     padding = getattr(embeddings[0], "padding_idx", None) if embeddings else None
     tokenizer.model_max_length = places - (padding + 1 if padding is not None else 0)
+
+
+def _skeleton(config: Any) -> Any:
+    """The model that a graph was made of, without weights."""
+    with torch.device("meta"):
+        return transformers.AutoModel.from_config(config)
 
 
 def _is_bounded(tokenizer: Any) -> bool:

