@@ -1,17 +1,32 @@
-"""Cached models in another form, as a commit of their own: an adapter merged into its base; the work is train/'s."""
+"""Cached models in another form, as a commit of their own: merged, pruned or ONNX; the work is train/'s."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hubcache.app.local import LocalApp
 from hubcache.app.publishing import publish_folder
 from hubcache.app.training import ADAPTER, find_folder, require_libraries
 from hubcache.core.artifact import Artifact, RepoId
-from hubcache.errors import HubcacheError, UsageError
+from hubcache.errors import BadConfig, HubcacheError, UsageError
+
+if TYPE_CHECKING:
+    from hubcache.train.onnx.whole import OnnxRequest
+
+INSTALL_ONNX = "pip install 'hubcache[train,onnx]'"
+QUANTIZERS = ("dynamic", "static")
+
+MOST_TEXTS = 256
+"""How many texts a static quantisation is fitted to, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +70,158 @@ def merge(app: LocalApp, request: MergeRequest) -> tuple[Artifact, Path]:
         raise UsageError(f"{request.model} is no adapter: there is nothing to merge", hint="hubcache info REF")
     from hubcache.train.adapters.merging import write_merged
 
+    with _scratch(app) as scratch:
+        write_merged(folder, base, scratch, any_base=request.base is not None)
+        return publish_folder(app, scratch, repo, origin=f"hubcache export --merge {request.model}")
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRequest:
+    """What is exported and how, as it was typed.
+
+    `task` names the head, None takes the model's own; `opset` None is the exporter's. `prune` is the part of the
+    weights that goes, `structure` where ("2:4"); `quantize` is dynamic or static, which is fitted to the texts of
+    `data`, a file. `integer` asks for integer operators in place of a trained quantisation.
+    """
+
+    model: str
+    output: str | None = None
+    task: str | None = None
+    base: str | None = None
+    opset: int | None = None
+    external_data: bool = False
+    integer: bool = False
+    prune: float | None = None
+    structure: str | None = None
+    quantize: str | None = None
+    data: Path | None = None
+
+
+def export_onnx(app: LocalApp, request: ExportRequest, say: Callable[[str], object]) -> tuple[Artifact, Path]:
+    """Make an ONNX repo of a cached model, each graph checked against PyTorch; return its commit and snapshot.
+
+    Raises:
+        UsageError: the options do not go together, a library is missing, or the model cannot be exported.
+        OfflineError: the model is not in the cache.
+        IntegrityError: a graph does not compute what the model does; nothing is kept.
+    """
+    _check(request)
+    require_onnx()
+    from hubcache.train.onnx.whole import write_onnx
+
+    with _scratch(app) as scratch:
+        output = scratch / "made"
+        write_onnx(_made(app, request, scratch, say))
+        return publish_folder(
+            app, output, _repo(request, "onnx"), origin=f"hubcache export --format onnx {request.model}"
+        )
+
+
+def export_pruned(app: LocalApp, request: ExportRequest, say: Callable[[str], object]) -> tuple[Artifact, Path]:
+    """Make a repo of a cached model's weights, the smallest of them 0; return its commit and snapshot.
+
+    Raises:
+        UsageError: the options do not go together, or the sparsity cannot be had.
+        OfflineError: the model is not in the cache.
+    """
+    _check(request)
+    require_libraries()
+    from hubcache.train.onnx.whole import write_pruned
+
+    with _scratch(app) as scratch:
+        write_pruned(_made(app, request, scratch, say))
+        origin = f"hubcache export --prune {request.prune} {request.model}"
+        return publish_folder(app, scratch / "made", _repo(request, "pruned"), origin=origin)
+
+
+def require_onnx() -> None:
+    """Check that what exports is installed.
+
+    Raises:
+        UsageError: names what is missing.
+    """
+    require_libraries()
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise UsageError(f"an ONNX export needs {', '.join(missing)}, not installed here", hint=INSTALL_ONNX)
+
+
+def _check(request: ExportRequest) -> None:
+    if request.quantize not in {None, *QUANTIZERS}:
+        raise UsageError(f"--quantize is {' or '.join(QUANTIZERS)}, not {request.quantize}")
+    if request.structure is not None and request.prune is None:
+        raise UsageError("--structure says where --prune prunes", hint=f"--prune 0.5 --structure {request.structure}")
+    if request.prune is not None and not 0 < request.prune < 1:
+        raise UsageError(f"--prune is the part of the weights that goes, between 0 and 1, not {request.prune}")
+    if (request.quantize == "static") != (request.data is not None):
+        raise UsageError(
+            "--quantize static is fitted to the texts of --data",
+            hint="--quantize static --data texts.txt, or --quantize dynamic",
+        )
+    if request.integer and request.quantize:
+        raise UsageError("--integer is for models whose training quantised them, --quantize for the others")
+
+
+def _made(app: LocalApp, request: ExportRequest, scratch: Path, say: Callable[[str], object]) -> OnnxRequest:
+    """Turn what was typed into what train/ works on: folders, and the texts read."""
+    from hubcache.train.onnx.whole import OnnxRequest
+
+    folder, found = find_folder(app, request.model)
+    base = find_base(app, folder, request.base)
+    if base is not None:
+        from hubcache.train.adapters.merging import write_merged
+
+        say("merging the adapter into its base")
+        write_merged(folder, base, scratch / "merged", any_base=request.base is not None)
+        folder = scratch / "merged"
+    return OnnxRequest(
+        folder=folder, output=scratch / "made", source=found.name, task=request.task, opset=request.opset,
+        external_data=request.external_data, integer=request.integer, prune=request.prune,
+        structure=request.structure, quantize=request.quantize,
+        texts=tuple(islice(read_texts(request.data), MOST_TEXTS)) if request.data else (), say=say,
+    )  # fmt: skip
+
+
+def read_texts(path: Path) -> Iterator[str]:
+    """Read a file's texts: a line each, or of a .jsonl the rows' `text`, or else their first text.
+
+    Raises:
+        BadConfig: it cannot be read, or a row holds no text.
+    """
+    try:
+        lines = [line for line in path.expanduser().read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfig(f"{path} cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
+        yield line if path.suffix != ".jsonl" else _text_of(line, f"{path}:{number}")
+
+
+def _text_of(line: str, where: str) -> str:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise BadConfig(f"{where} is no JSON: {error}") from error
+    texts = [value for value in row.values() if isinstance(value, str)] if isinstance(row, dict) else []
+    if not texts:
+        raise BadConfig(f"{where} holds no text")
+    return str(row["text"]) if isinstance(row.get("text"), str) else texts[0]
+
+
+def _repo(request: ExportRequest, kind: str) -> RepoId:
+    name = request.model.partition("@")[0].rstrip("/").split("/")[-1]
+    kept = "".join(c if c.isalnum() or c in "._-" else "-" for c in name).strip("-.")[:80] or "model"
+    return RepoId.parse(request.output or f"local/{kept}-{kind}")
+
+
+@contextmanager
+def _scratch(app: LocalApp) -> Iterator[Path]:
+    """Make a folder for work in progress, gone with the block."""
     if app.settings.state is None:
         raise HubcacheError("there is no folder for work in progress", hint="export XDG_STATE_HOME=DIR")
     place = app.settings.state / "exports"
     place.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=place))
     try:
-        write_merged(folder, base, scratch, any_base=request.base is not None)
-        return publish_folder(app, scratch, repo, origin=f"hubcache export --merge {request.model}")
+        yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
