@@ -206,7 +206,7 @@ def test_finetune_speed_prints_one_line(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.train
 def test_mask_speed_prints_one_line(tmp_path: Path) -> None:
-    sizes = ("--layers", "1", "--hidden", "48", "--seq", "16", "--batch", "2")
+    sizes = ("--layers", "1", "--width", "48", "--seq", "16", "--batch", "2")
     told = bench("mask_speed", tmp_path, *sizes)
     assert set(told["measured"]) == {"recipe", "dense"}
     assert set(told["targets"]) == {"least_cpu_to_dense"}
@@ -223,7 +223,9 @@ def test_predict_speed_prints_one_line(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.train
 def test_adapter_speed_prints_one_line(tmp_path: Path) -> None:
-    told = bench("adapter_speed", tmp_path, "--layers", "1", "--batch", "1", "--seq", "8", "--kinds", "pfeiffer")
+    told = bench(
+        "adapter_speed", tmp_path, "--layers", "1", "--width", "48", "--batch", "1", "--seq", "8", "--kinds", "pfeiffer"
+    )
     assert (told["benchmark"], set(told["measured"])) == ("adapter_speed", {"pfeiffer", "full"})
     assert set(told["targets"]) == {"pfeiffer_share_trained", "pfeiffer_wall_to_full"}
 
