@@ -153,6 +153,11 @@ def test_check_says_what_it_read(hubcache: CommandLine, recipe: Path) -> None:
     assert hubcache("recipe", "check", recipe).out == f"{recipe}: 4 epochs, 2 modifiers\n"
 
 
+def test_a_recipe_without_epochs_has_none_of_its_own(hubcache: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("modifiers:\n  - !SetLearningRateModifier {learning_rate: 0.1}\n")
+    assert "0 epochs, 1 modifier" in hubcache("recipe", "check", tmp_path / "r.yaml").out
+
+
 def test_check_ends_with_2_and_names_line_and_name(hubcache: CommandLine, recipe: Path) -> None:
     recipe.write_text(TEXT.replace("SetLearningRate", "SetLearnRate"))
     ran = hubcache("recipe", "check", recipe)

@@ -19,6 +19,7 @@ from hubcache.train.sparse.recipe import (
     QuantizationModifier,
     Recipe,
     SetLearningRateModifier,
+    compose,
     parse_recipe,
     read_recipe,
 )
@@ -268,3 +269,19 @@ def test_constants_end_after_others() -> None:
     text = "modifiers:\n  - !ConstantPruningModifier {start_epoch: 0, params: a}\n  - !EpochRangeModifier "
     recipe = parse_recipe(text + "{start_epoch: 0, end_epoch: 9}\n")
     assert [type(each) for each in recipe.modifiers] == [EpochRangeModifier, ConstantPruningModifier]
+
+
+def test_without_any_epoch_a_recipe_says_minus_one_as_the_reference_does() -> None:
+    recipe = parse_recipe("modifiers:\n  - !SetLearningRateModifier {learning_rate: 0.1}\n")
+    assert (recipe.max_epochs, recipe.min_epochs) == (-1, -1)
+
+
+def test_a_start_at_once_is_no_first_epoch() -> None:
+    once = "  - !SetLearningRateModifier {learning_rate: 0.1}\n"
+    recipe = parse_recipe(f"modifiers:\n{once}  - !EpochRangeModifier {{start_epoch: 2.5, end_epoch: 4.2}}\n")
+    assert (recipe.max_epochs, recipe.min_epochs) == (5, 2)
+
+
+def test_composing_with_a_recipe_without_epochs_moves_nothing() -> None:
+    once = parse_recipe("modifiers:\n  - !ConstantPruningModifier {params: __ALL__}\n")
+    assert compose(once, parse_recipe(RANGE.replace("eval(a)", "2"))).max_epochs == 2

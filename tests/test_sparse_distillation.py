@@ -114,6 +114,13 @@ def test_the_window_holds_the_first_step_at_its_end(told: dict[str, Any]) -> Non
         assert [is_active(definition, step["epoch"]) for step in steps] == [step["distilled"] for step in steps]
 
 
+def test_a_window_that_arithmetic_missed_by_a_rounding_is_met() -> None:
+    late, early = 0.1 * 3, 0.3
+    assert late > early
+    assert is_active(DistillationModifier(start_epoch=late), early)
+    assert is_active(DistillationModifier(start_epoch=0.0, end_epoch=early), late)
+
+
 def test_outside_its_window_no_teacher_is_asked(told: dict[str, Any]) -> None:
     definition = DistillationModifier(start_epoch=1.0, end_epoch=2.0, distill_output_keys=("logits",))
     made = teacher(definition, told["teacher_logits"], epoch=2.5)

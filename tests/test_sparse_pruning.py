@@ -181,7 +181,7 @@ def constant_recipe(params: str | tuple[str, ...] = "__ALL_PRUNABLE__", **epochs
 
 
 def gradual_recipe(kind: type[GMPruningModifier] = GMPruningModifier, **changed: Any) -> Recipe:
-    settings = {"params": "__ALL_PRUNABLE__", "init_sparsity": 0.1, "final_sparsity": 0.8} | changed
+    settings: dict[str, Any] = {"params": "__ALL_PRUNABLE__", "init_sparsity": 0.1, "final_sparsity": 0.8} | changed
     return Recipe((kind(start_epoch=0.0, end_epoch=2.0, **settings),))
 
 
@@ -282,6 +282,70 @@ def test_a_resumed_session_ends_with_the_bits_of_one_that_ran_through(recipe: Re
     second.load_state_dict(first.state_dict())
     trained(resumed, second, after, range(killed_before, 13))
     assert all(torch.equal(one, resumed.state_dict()[name]) for name, one in whole.state_dict().items())
+
+
+# What a recipe asks for
+
+
+def zero_shares(recipe: Recipe, steps: int, net: nn.Module) -> list[dict[str, float]]:
+    """Return each weight's share of zeros after each of these steps, 4 an epoch, none of which moves a weight."""
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
+    session = Session(net, optimizer, recipe, 4)
+    found = []
+    for step in range(steps):
+        session.before_step(step)
+        optimizer.step()
+        session.after_step(step)
+        weights = {name: one for name, one in net.named_parameters() if one.dim() > 1}
+        found.append({name: float((one == 0).float().mean()) for name, one in weights.items()})
+    return found
+
+
+def test_a_mapping_brings_each_parameter_to_its_own_share() -> None:
+    recipe = gradual_recipe(params=(), init_sparsity=0.0, final_sparsity={0.25: ("0.weight",), 0.75: ("re:2.*weight",)})
+    assert zero_shares(recipe, 9, layers())[-1] == {"0.weight": 0.25, "2.weight": 0.75}
+
+
+def test_a_start_of_minus_one_is_the_first_step() -> None:
+    settings: dict[str, Any] = {
+        "params": "__ALL_PRUNABLE__",
+        "init_sparsity": 0,
+        "final_sparsity": 0.75,
+        "end_epoch": 2,
+    }
+    early, zero = (Recipe((GMPruningModifier(start_epoch=at, **settings),)) for at in (-1.0, 0.0))
+    assert zero_shares(early, 10, layers()) == zero_shares(zero, 10, layers())
+
+
+def test_between_updates_a_mask_stays_and_at_the_end_there_is_a_last_one() -> None:
+    settings: dict[str, Any] = {
+        "init_sparsity": 0,
+        "final_sparsity": 0.75,
+        "update_frequency": 1,
+        "inter_func": "linear",
+    }
+    modifier = GMPruningModifier(params="2.weight", start_epoch=0.0, end_epoch=1.5, **settings)
+    shares = [share["2.weight"] for share in zero_shares(Recipe((modifier,)), 8, layers())]
+    assert shares == [0, 0, 0, 0, 0.5, 0.5, 0.75, 0.75]
+
+
+def test_what_is_let_go_at_the_end_has_gradients_again() -> None:
+    net = layers()
+    zero_shares(gradual_recipe(leave_enabled=False), 9, net)
+    net(torch.randn(8, 12)).square().mean().backward()
+    assert net[2].weight.grad is not None
+    assert bool(net[2].weight.grad[net[2].weight == 0].any())
+
+
+def test_constant_masks_that_start_late_keep_what_is_zero_by_then() -> None:
+    net = pruned_layers()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    session = Session(net, optimizer, constant_recipe("2.weight", start_epoch=0.5), 4)
+    trained(net, optimizer, session, range(2))
+    net[2].weight.data[0] = 0
+    zeros = net[2].weight == 0
+    trained(net, optimizer, session, range(2, 6))
+    assert torch.equal(net[2].weight == 0, zeros)
 
 
 # Names

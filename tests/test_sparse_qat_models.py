@@ -288,6 +288,36 @@ def test_batch_norms_keep_their_statistics_from_their_epoch_on_until_closed() ->
     assert int(model[1].num_batches_tracked) == 1
 
 
+def test_batch_norms_keep_their_statistics_in_a_resumed_training_too() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    definition = LegacyQuantizationModifier(start_epoch=0.0, freeze_bn_stats_epoch=1.0)
+    qat.QuantizationAction(definition).restore(Training(model, None, 1), 2.0)
+    model.train()(torch.randn(4, 3))
+    assert int(model[1].num_batches_tracked) == 0
+
+
+def test_batch_norms_move_in_the_step_that_a_resumed_training_is_to_freeze_them_in() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    definition = LegacyQuantizationModifier(start_epoch=0.0, freeze_bn_stats_epoch=1.0)
+    qat.QuantizationAction(definition).restore(Training(model, None, 1), 1.0)
+    model.train()(torch.randn(4, 3))
+    assert int(model[1].num_batches_tracked) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activations_computed_twice_are_observed_once(reentrant: bool) -> None:
+    states = []
+    for recomputes in (False, True):
+        training, action = training_of(bert()), qat.QuantizationAction(SEED)
+        if recomputes:
+            training.model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        for number in range(5):
+            step(training, action, number)
+        states.append(training.model.state_dict())
+    assert equal(*states)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_scales_stay_float32_when_a_model_goes_to_half_precision(dtype: Any) -> None:
     model = trained().model

@@ -136,7 +136,7 @@ def plan_training(app: LocalApp, request: TrainRequest, *, say: Say) -> Planned:
     rows = len(data.rows.get("train", ()))
     is_t5 = _model_type(model).startswith("t5")
     defaults = TrainSettings.for_task(data.task.kind, parameters_in(model), rows, t5=is_t5)
-    if recipe is not None and recipe.max_epochs:
+    if recipe is not None and recipe.max_epochs > 0:
         defaults = replace(defaults, epochs=float(recipe.max_epochs))
     settings = _settled(defaults, request)
     if settings.adapter:

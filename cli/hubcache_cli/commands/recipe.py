@@ -71,7 +71,7 @@ def _read(reference: str, given: list[str] | None, cache_dir: Any) -> Recipe:
 
 def _summary(recipe: Recipe) -> str:
     stages = f", {counted(len(recipe.stages), 'stage')}" if recipe.stages else ""
-    return f"{counted(recipe.max_epochs, 'epoch')}, {counted(len(recipe.modifiers), 'modifier')}{stages}"
+    return f"{counted(max(recipe.max_epochs, 0), 'epoch')}, {counted(len(recipe.modifiers), 'modifier')}{stages}"
 
 
 def _timeline(recipe: Recipe) -> Iterator[str]:

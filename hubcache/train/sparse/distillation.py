@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from hubcache.train.sparse.recipe import DistillationModifier
 
 SELF, DISABLE = "self", "disable"
+_ROUNDING = 1e-9
+"""Of an epoch: a recipe's arithmetic (0.1 * 3) must not miss its step by a rounding."""
 LOSS = "loss"
 
 
@@ -61,7 +63,8 @@ def shared_keys(outputs: Any) -> list[Any]:
 
 def is_active(definition: DistillationModifier, epoch: float) -> bool:
     """Tell whether it is at work in a step: from its start to its end, the first step at the end included."""
-    return definition.start_epoch <= epoch and (definition.end_epoch < 0 or epoch <= definition.end_epoch)
+    start, end = definition.start_epoch - _ROUNDING, definition.end_epoch + _ROUNDING
+    return start <= epoch and (definition.end_epoch < 0 or epoch <= end)
 
 
 def find_teacher(teacher: Any, model: nn.Module) -> nn.Module | None:

@@ -46,6 +46,8 @@ class QuantizationAction:
         if training.step_at(epoch) > training.first_step(self.definition.start_epoch):
             restore_structure(training.model, [self.definition])
             self._is_on = True
+        # The state that comes has the observers' flags; of batch norms it has none.
+        self._keep_statistics(training, training.step_at(epoch) - 1)
 
     def close(self, training: Training) -> None:
         """Let batch norms move again; quantised layers are the model's and stay."""
@@ -54,14 +56,13 @@ class QuantizationAction:
         self._still.clear()
 
     def _freeze(self, training: Training, step: int) -> None:
-        observers, statistics = (
-            epoch is not None and step >= training.first_step(epoch)
-            for epoch in (self.definition.disable_quantization_observer_epoch, self.definition.freeze_bn_stats_epoch)
-        )
-        if observers and not self._is_frozen:
+        if not self._is_frozen and _is_due(training, self.definition.disable_quantization_observer_epoch, step):
             freeze_observers(training.model)
             self._is_frozen = True
-        if statistics and not self._still:
+        self._keep_statistics(training, step)
+
+    def _keep_statistics(self, training: Training, step: int) -> None:
+        if not self._still and _is_due(training, self.definition.freeze_bn_stats_epoch, step):
             norms = [each for each in training.model.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
             self._still = [norm.register_forward_pre_hook(_use_running_statistics) for norm in norms]
 
@@ -82,6 +83,10 @@ def definitions(recipe: Recipe) -> tuple[Definition, ...]:
 def half_precision_until(recipe: Recipe) -> float | None:
     """Return the epoch from which a recipe's training must leave fp16 and bf16 autocast; None where it may keep it."""
     return min((max(each.start_epoch, 0.0) for each in definitions(recipe)), default=None)
+
+
+def _is_due(training: Training, epoch: float | None, step: int) -> bool:
+    return epoch is not None and step >= training.first_step(epoch)
 
 
 def _use_running_statistics(norm: nn.Module, _inputs: Any) -> None:

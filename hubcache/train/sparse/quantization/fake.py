@@ -123,8 +123,8 @@ class Fixed(_Exact):
 class FakeQuantize(_Exact):
     """Round a tensor to its grid and back, in float32; the gradient passes where nothing was cut off.
 
-    Its observer learns in training mode alone: an evaluation changes no scale. Until it has learned anything the
-    tensor passes as it is.
+    Its observer learns in training mode alone: an evaluation changes no scale, nor does an activation that is computed
+    again for its gradient. Until it has learned anything the tensor passes as it is.
     """
 
     fake_quant_enabled: Tensor
@@ -168,7 +168,7 @@ class FakeQuantize(_Exact):
     def learn(self, x: Tensor) -> None:
         """Move the scale towards the tensor's range, where that is due."""
         observer = self.activation_post_process
-        if not (self.training and self._observes and isinstance(observer, Observer)):
+        if not (self.training and self._observes and isinstance(observer, Observer)) or _is_recomputed():
             return
         observer(x.detach())
         if observer.has_seen:
@@ -192,6 +192,11 @@ class FakeQuantize(_Exact):
         self._quantizes = bool(self.fake_quant_enabled)
         if isinstance(self.activation_post_process, Observer):
             self.activation_post_process._has_seen = False
+
+
+def _is_recomputed() -> bool:
+    # A forward pass within a backward one is gradient checkpointing, whose first pass has learned already.
+    return torch._C._current_graph_task_id() != -1
 
 
 def quantizers(model: nn.Module) -> list[FakeQuantize]:

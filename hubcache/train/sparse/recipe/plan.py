@@ -34,14 +34,14 @@ class Recipe:
 
     @property
     def max_epochs(self) -> int:
-        """The epochs a run has: the last start or end, rounded up; 0 where nothing has one."""
+        """The epochs a run has: the last start or end, rounded up; -1 where nothing has one."""
         bounds = [bound for each in self.modifiers for bound in (each.start_epoch, each.end_epoch)]
-        return max([0, *(math.ceil(bound) for bound in bounds)])
+        return max([-1, *(math.ceil(bound) for bound in bounds)])
 
     @property
     def min_epochs(self) -> int:
-        """The epoch the first modifier starts at, rounded down."""
-        return max(0, min((math.floor(each.start_epoch) for each in self.modifiers), default=0))
+        """The first epoch that a modifier names as its start, rounded down; -1 where none does."""
+        return min((math.floor(each.start_epoch) for each in self.modifiers if each.start_epoch >= 0), default=-1)
 
     def of(self, kind: type[M]) -> tuple[M, ...]:
         """Return the modifiers of a class, its subclasses too."""
@@ -66,10 +66,10 @@ def staged(stages: Iterable[Stage], metadata: Mapping[str, Any], variables: Mapp
 def compose(first: Recipe, then: Recipe) -> Recipe:
     """Put `then` after `first`: stages stage_0, stage_1 …, what had no end in `first` ends where `then` starts.
 
-    `then` is moved by `first.max_epochs` epochs. Quantisation has no end and keeps none, so that the result loads
+    `then` is moved by the epochs that `first` has. Quantisation has no end and keeps none, so that the result loads
     again (the reference writes one that does not).
     """
-    epochs = float(first.max_epochs)
+    epochs = float(max(first.max_epochs, 0))
     before = [tuple(each.ended(epochs) for each in modifiers) for modifiers, _ in _parts(first)]
     after = [tuple(each.shifted(epochs) for each in modifiers) for modifiers, _ in _parts(then)]
     stages = [Stage(f"stage_{index}", ordered(modifiers)) for index, modifiers in enumerate(before + after)]
