@@ -26,7 +26,7 @@ from transformers import (  # noqa: E402
     T5ForConditionalGeneration,
 )
 
-from hubcache.errors import UsageError  # noqa: E402
+from hubcache.errors import BadConfig, UsageError  # noqa: E402
 from hubcache.models import (  # noqa: E402
     PalmConfig,
     PalmForConditionalGeneration,
@@ -228,6 +228,17 @@ def test_another_base_is_refused_and_any_base_takes_it(base: Path, tmp_path: Pat
     with pytest.raises(UsageError, match="was trained over"):
         other.load_adapter(tmp_path / "mood")
     assert other.load_adapter(tmp_path / "mood", any_base=True) == "mood"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"junk"])
+def test_an_adapters_broken_weights_are_told(base: Path, tmp_path: Path, content: bytes | None) -> None:
+    model = loaded(base)
+    model.add_adapter("mood")
+    model.save_adapter(tmp_path / "mood", "mood")
+    weights = tmp_path / "mood" / "adapter_model.safetensors"
+    weights.unlink() if content is None else weights.write_bytes(content)
+    with pytest.raises(BadConfig, match="cannot be read"):
+        loaded(base).load_adapter(tmp_path / "mood")
 
 
 def test_peft_loads_what_is_saved_of_a_lora(base: Path, tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""`hubcache predict` as people call it: offline, on a small model made here."""
+"""`hubcache predict` as people call it: offline, on small models made here; most calls share the tests' process."""
 
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,18 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from tests.support import tinymodels as tiny  # after the skips: it imports torch
+from tests.support.inprocess import InProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.train]
 
 MODEL = "local/tiny"
+
+
+class Process(CommandLine):
+    """The command in a process of its own over another's cache and environment."""
+
+    def __init__(self, other: CommandLine) -> None:
+        self.cache, self.home, self.environ = other.cache, other.home, other.environ
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +41,7 @@ def hubcache(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
         (source / path).write_bytes(content)
     config = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}))
-    command = CommandLine(
+    command = InProcess(
         folder, HF_HUB_OFFLINE="1", XDG_STATE_HOME=str(folder / "state"), TOKENIZERS_PARALLELISM="false"
     )
     pulled = command("pull", source, "--as", MODEL)
@@ -64,7 +73,41 @@ def test_a_model_that_is_not_cached_is_refused_with_the_pull_that_brings_it(hubc
 
 
 def test_help_fits_80_columns(hubcache: CommandLine) -> None:
-    assert max(map(len, hubcache("predict", "--help", COLUMNS="80").out.splitlines())) <= 80
+    ran = Process(hubcache)("predict", "--help", COLUMNS="80")
+    assert max(map(len, ran.out.splitlines())) <= 80
+
+
+def test_a_process_answers_and_ends_with_0(hubcache: CommandLine) -> None:
+    ran = Process(hubcache)("predict", "feature-extraction", MODEL, "the movie")
+    assert (ran.code, len(ran.out.splitlines()), ran.err) == (0, 1, "")
+
+
+def test_a_reader_that_leaves_early_ends_it_without_a_word(hubcache: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("the movie\n" * 2000, "utf-8")
+    command = [HUBCACHE, "predict", "feature-extraction", MODEL, "--file", str(tmp_path / "texts.txt")]
+    piped = subprocess.Popen(command, env=hubcache.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert piped.stdout is not None
+    assert piped.stderr is not None
+    piped.stdout.readline()
+    piped.stdout.close()
+    assert (piped.stderr.read(), piped.wait(60)) == ("", 1)
+    piped.stderr.close()
+
+
+def test_ctrl_c_ends_it_with_130_and_no_traceback(hubcache: CommandLine) -> None:
+    command = [HUBCACHE, "predict", "feature-extraction", MODEL, "-"]
+    waiting = subprocess.Popen(
+        command, env=hubcache.environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert waiting.stdin is not None
+    assert waiting.stdout is not None
+    # More than the first window of texts, so that an answer says that it is reading.
+    waiting.stdin.write("the movie\n" * 70)
+    waiting.stdin.flush()
+    waiting.stdout.readline()
+    waiting.send_signal(signal.SIGINT)
+    _, err = waiting.communicate(timeout=60)
+    assert (waiting.returncode, "Traceback" in err) == (130, False)
 
 
 # Each task of the course once, and what it prints.
@@ -81,7 +124,7 @@ TAGS = ["I-PER", "I-LOC", "I-ORG"]
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
     """Make a cache with a model for each task."""
     folder = tmp_path_factory.mktemp("zoo")
-    command = CommandLine(folder, HF_HUB_OFFLINE="1", XDG_STATE_HOME=str(folder / "state"), OMP_NUM_THREADS="1")
+    command = InProcess(folder, HF_HUB_OFFLINE="1", XDG_STATE_HOME=str(folder / "state"), OMP_NUM_THREADS="1")
     made = {
         "my/bare": tiny.encoder(folder / "bare", "Model"),
         "my/mask": tiny.encoder(folder / "mask", "ForMaskedLM"),
@@ -189,7 +232,7 @@ def test_an_adapter_answers_over_its_base_with_its_own_labels(tuned: Home) -> No
 def test_an_adapter_whose_base_is_not_cached_is_refused_with_the_pull_that_brings_it(
     tuned: Home, tmp_path: Path
 ) -> None:
-    other = CommandLine(tmp_path, HF_HUB_OFFLINE="1")
+    other = InProcess(tmp_path, HF_HUB_OFFLINE="1")
     folder = tuned.hubcache("path", "me/houlsby").out.strip()
     ran = other("predict", "text-classification", folder, "good")
     assert ran.code == 5

@@ -244,6 +244,34 @@ def test_flags_are_read_in_absls_spellings(arguments: list[str], name: str, valu
     assert getattr(train_options(arguments), name) == value
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("task", "klue_tc"),
+        ("model_name", "ke_t5.models.models:T5EncoderForSequenceClassificationMean"),
+        ("pre_trained_model", "KETI-AIR/ke-t5-base"),
+        ("hf_data_dir", "./data"),
+        ("output_dir", "output"),
+        ("test", False),
+        ("schedule", False),
+        ("resume", ""),
+        ("hf_path", ""),
+        ("train_split", "train[:90%]"),
+        ("valid_split", "train[90%:]"),
+        ("batch_size", 32),
+        ("workers", 0),
+        ("epochs", 30),
+        ("start_epoch", 0),
+        ("print_freq", 50),
+        ("gin_file", []),
+        ("gin_param", []),
+        ("module_import", []),
+    ],
+)
+def test_a_default_of_train_ddp_is_the_originals(name: str, value: object) -> None:
+    assert getattr(train_options([]), name) == value
+
+
 def test_the_defaults_of_test_ddp_are_the_originals() -> None:
     options = options_of_test([])
     assert (options.test_split, options.batch_size, options.task) == ("test", 24, "klue_tc")

@@ -44,6 +44,9 @@ COMMANDS = {
 }
 """Every command and its one line in `hubcache --help`."""
 
+RESUMED = ("pull", "finetune")
+"""The commands that a later run of the same line goes on with."""
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with the code that docs and README list."""
@@ -55,7 +58,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(report(error, as_json="--json" in arguments))
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED:
-            print("interrupted; a pull goes on where it stopped when it is run again", file=sys.stderr)
+            resumed = "; it goes on where it stopped when it is run again" if _called(arguments) in RESUMED else ""
+            print(f"interrupted{resumed}", file=sys.stderr)
         raise
 
 
@@ -70,7 +74,7 @@ def build(arguments: list[str]) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_options)
-    called = next((word for word in arguments if not word.startswith("-")), None)
+    called = _called(arguments)
     for name, line in COMMANDS.items():
         command = load(name) if name == called or is_completing() else _placeholder
         if isinstance(command, typer.Typer):
@@ -78,6 +82,10 @@ def build(arguments: list[str]) -> typer.Typer:
         else:
             app.command(name, short_help=line)(command)
     return app
+
+
+def _called(arguments: list[str]) -> str | None:
+    return next((word for word in arguments if not word.startswith("-")), None)
 
 
 def load(name: str) -> Callable[..., Any] | typer.Typer:

@@ -18,6 +18,7 @@ from hubcache.cache.scan import scan_repos
 from hubcache.errors import BadReference, OfflineError, UsageError
 from hubcache.train.pipelines import find_task, fitting, task_of
 from hubcache.train.pipelines.graphs import TORCH, check_backend, graph_file, has_graph
+from hubcache.train.pipelines.loading import split
 from hubcache.train.pipelines.registry import custom
 
 Say = Callable[[str], object]
@@ -45,16 +46,27 @@ def pipeline(
     """Make a pipeline, as transformers.pipeline does, of a cached model: nothing is asked of any hub.
 
     `model` is a reference, a folder or a model; None takes a cached one that fits the task, and says which on stderr.
-    `backend` is torch, or onnx for the repo's ONNX file, or the path of one in it. All else is the pipeline's own.
+    `backend` is torch, or onnx for the repo's ONNX file, or the path of one in it. Of transformers' other arguments
+    revision and dtype count, use_fast, token and device_map change nothing; all else is the pipeline's own.
 
     Raises:
         OfflineError: the model is not in the cache, or none there fits the task.
-        UsageError: there is no such task, or the model has no such file.
+        UsageError: there is no such task or argument, or the model has no such file or is another task's.
     """
     settings = Settings.from_environ()
     settings = settings if cache_dir is None else replace(settings, hub_cache=Path(cache_dir).absolute())
-    asked: dict[str, Any] = {"tokenizer": tokenizer, "device": device, "options": options, "backend": backend}
-    return open_pipeline(compose_local(settings), task, model, **asked)
+    told = split(options)
+    if told.revision is not None:
+        if not isinstance(model, str):
+            raise UsageError("a revision is of a repo", hint="name the repo: model='org/name'")
+        model = f"{model}@{told.revision}"
+    asked: dict[str, Any] = {"tokenizer": tokenizer, "device": device, "options": told.options, "backend": backend}
+    pipe = open_pipeline(compose_local(settings), task, model, **asked)
+    if told.dtype is not None:
+        from hubcache.train.pipelines.build import change_type  # torch, which `pipe` has loaded
+
+        change_type(pipe, told.dtype)
+    return pipe
 
 
 def open_pipeline(
@@ -160,9 +172,30 @@ def candidates(app: LocalApp, task: str) -> Iterator[Candidate]:
 
 
 def predictions(pipe: Any, inputs: Iterable[Any], options: dict[str, Any]) -> Iterator[Any]:
-    """Yield a JSON value for each of the inputs, in order."""
-    results = pipe.stream(inputs, **options) if hasattr(pipe, "stream") else (pipe(each, **options) for each in inputs)
-    return (plain(result) for result in results)
+    """Yield a JSON value for each of the inputs, in order.
+
+    Raises:
+        UsageError: an option or input that the pipeline refuses, in its own words.
+    """
+    from hubcache.train.pipelines.refusals import refused  # torch and transformers, which `pipe` has loaded
+
+    with refused():
+        asked = (_unicode(each) for each in inputs)
+        results = pipe.stream(asked, **options) if hasattr(pipe, "stream") else (pipe(one, **options) for one in asked)
+        for result in results:
+            yield plain(result)
+
+
+def _unicode(row: Any) -> Any:
+    """Refuse bytes that are no Unicode, as a command line has them: no tokenizer takes them."""
+    for text in row.values() if isinstance(row, dict) else (row,):
+        if isinstance(text, str) and not text.isascii() and _is_broken(text):
+            raise UsageError(f"a text is no Unicode: {text[:80]!a}")
+    return row
+
+
+def _is_broken(text: str) -> bool:
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def plain(value: Any) -> Any:

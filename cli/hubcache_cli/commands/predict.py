@@ -56,7 +56,7 @@ def run(
     """
     options: dict[str, Any] = typed_pairs(option, "--set")
     if labels is not None:
-        options["candidate_labels"] = [label.strip() for label in labels.split(",")]
+        options["candidate_labels"] = _labels(labels)
     if batch_size:
         options["batch_size"] = batch_size
     if not texts and file is None:
@@ -67,7 +67,14 @@ def run(
         pipe = open_pipeline(app, task, None if model == AUTO else model, device=device, say=say, backend=backend)
         for result in predictions(pipe, _inputs(texts or (), lines, context), options):
             print_json(result)
-            sys.stdout.flush()
+            print(end="", flush=True)
+
+
+def _labels(text: str) -> list[str]:
+    found = [label.strip() for label in text.split(",")]
+    if not all(found):
+        raise UsageError(f"a label is empty in {text!r}", hint="--labels sports,politics")
+    return found
 
 
 def _opened(file: Path) -> Any:
@@ -77,13 +84,24 @@ def _opened(file: Path) -> Any:
         raise UsageError(f"{file} cannot be read: {error.strerror}") from error
 
 
-def _inputs(texts: Iterable[str], lines: Iterable[str] | None, context: str | None) -> Iterator[Any]:
+def _lines(file: Any, name: str) -> Iterator[str]:
+    """The lines that are not blank."""
+    if file is None:
+        raise UsageError(f"{name} is closed")
+    try:
+        yield from (line for line in file if line.strip())
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name} is no text in UTF-8: {error.reason}") from error
+
+
+def _inputs(texts: Iterable[str], file: Any, context: str | None) -> Iterator[Any]:
     for text in texts:
         if text == "-":
-            yield from (_asked(_parsed(line), context) for line in sys.stdin if line.strip())
+            yield from (_asked(_parsed(line), context) for line in _lines(sys.stdin, "stdin"))
         else:
             yield _asked(text, context)
-    yield from (_asked(_parsed(line), context) for line in lines or () if line.strip())
+    if file is not None:
+        yield from (_asked(_parsed(line), context) for line in _lines(file, file.name))
 
 
 def _asked(row: Any, context: str | None) -> Any:

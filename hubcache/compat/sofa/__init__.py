@@ -5,6 +5,8 @@ Nothing is computed here: the classes are those of hubcache.models, the rest is 
 
 from __future__ import annotations
 
+from typing import Any
+
 from hubcache.compat.sofa import utils
 from hubcache.compat.sofa.examples import run_classification_hf, run_generation_hf, run_sequence_labeling_hf
 from hubcache.compat.sofa.inference import InferenceBase, inject_pipeline, pipeline
@@ -84,6 +86,7 @@ __all__ = [
     "VecoTokenizerFast",
     "apply_child_tuning",
     "apply_child_tuning_to_trainer",
+    "check_update",
     "environ",
     "inject_model_backend",
     "inject_pipeline",
@@ -96,6 +99,17 @@ __all__ = [
     "utils",
     "veco",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """SOFA has the names of its utils at its top as well, what they pass on of transformers among them."""
+    if name in utils.__all__:
+        return getattr(utils, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def check_update() -> None:
+    """Do nothing: SOFA lists this name and fails where it is used; no version is asked for anywhere."""
 
 
 def environ(backend: str) -> None:

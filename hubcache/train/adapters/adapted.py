@@ -7,10 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from hubcache.errors import UsageError
+from hubcache.errors import BadConfig, UsageError
 from hubcache.train.adapters import bottleneck, lora, prompts
 from hubcache.train.adapters.base import WEIGHTS, AdapterFile, Base
 from hubcache.train.adapters.bottleneck import BottleneckConfig
@@ -148,7 +149,7 @@ def load(model: Any, folder: Path, name: str | None = None) -> tuple[str, dict[s
     file = AdapterFile.read(folder)
     name = name or file.name
     before = prompts.PREFIX if file.is_prompt else lora.PREFIX
-    state = {key.removeprefix(before): value for key, value in load_file(folder / WEIGHTS).items()}
+    state = {key.removeprefix(before): value for key, value in _weights(folder).items()}
     if file.is_prompt:
         kind = prompts.TYPES[str(file.told["peft_type"])]
         add(model, name, PromptChoice(kind, int(file.told["num_virtual_tokens"])))
@@ -164,6 +165,13 @@ def load(model: Any, folder: Path, name: str | None = None) -> tuple[str, dict[s
         own = {key for key in state if f".{bottleneck.SITE}." in key}
         bottleneck.load_adapter_state(model, name, {key: state[key] for key in own})
     return name, {key: value for key, value in state.items() if key not in own}
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    try:
+        return dict(load_file(folder / WEIGHTS))
+    except (OSError, SafetensorError) as error:
+        raise BadConfig(f"{folder / WEIGHTS} cannot be read: {error}") from error
 
 
 def config_of(model: nn.Module, name: str) -> BottleneckConfig:

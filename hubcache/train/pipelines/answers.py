@@ -33,6 +33,11 @@ class QuestionAnswering(ByLength, ChunkPipeline):
         for name in ("question", "context"):
             if name in options and options[name] is None:
                 raise UsageError(f"the {name} is None")
+        for name in ("data", "X"):
+            if name in options:
+                inputs = (*inputs, options.pop(name))
+        if len(inputs) == 1 and isinstance(inputs[0], Sequence) and not isinstance(inputs[0], (str, Mapping)):
+            inputs = (list(inputs[0]),)
         asked = _asked(inputs, {name: options.pop(name) for name in ("question", "context") if name in options})
         if not isinstance(asked, list):
             return super().__call__(asked, **options)
@@ -177,6 +182,8 @@ def _asked(inputs: Sequence[Any], named: Mapping[str, Any]) -> Any:
         if isinstance(question, str) and isinstance(context, str):
             return [{"question": question, "context": context}]
         questions, contexts = question or [], context or []
+        if not questions or not contexts:
+            raise UsageError(f"there is no {'context' if questions else 'question'}")
         contexts = [contexts] * len(questions) if isinstance(contexts, str) else contexts
         if isinstance(questions, str) or len(questions) != len(contexts):
             raise UsageError("questions and contexts have to be as many as each other")

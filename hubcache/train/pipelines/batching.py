@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers.pipelines.base import ChunkPipeline
 
+from hubcache.errors import UsageError
 from hubcache.train.device import attention_without_plans
 
 TOKENS_ON_CPU = 1_024
@@ -39,6 +40,18 @@ class ByLength:
 
     tokenizer: Any
     device: Any
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        """Do what transformers does, for columns of data sets and iterators, too; nothing is said to no texts."""
+        first, *others = inputs or (None,)
+        if isinstance(first, Sequence) and not isinstance(first, (str, bytes, tuple)):
+            first = list(first)
+            if not first:
+                return []
+        elif isinstance(first, Iterator):
+            # transformers knows generators by their type.
+            first = (each for each in first)
+        return super().__call__(first, *others, **options) if inputs else super().__call__(**options)  # type: ignore[misc]  # the Pipeline's
 
     def get_inference_context(self) -> Any:
         """Compute without a record for gradients."""
@@ -123,12 +136,24 @@ class ByLength:
             torch.cuda.empty_cache()
             half = len(chunks) // 2
             return self._batch(chunks[:half], parameters) + self._batch(chunks[half:], parameters)
+        except (IndexError, RuntimeError) as error:
+            self._check_lengths(chunks, error)
+            raise
         lengths = [_length(chunk) for chunk in chunks]
         is_left = getattr(self.tokenizer, "padding_side", "right") == "left"
         return [
             _row(outputs, row, (length, max(lengths), is_left) if self.by_token else None)
             for row, length in enumerate(lengths)
         ]
+
+    def _check_lengths(self, chunks: Sequence[Features], error: Exception) -> None:
+        """What torch says of places that a model has not tells nobody that a text is too long."""
+        most = getattr(self.tokenizer, "model_max_length", None)
+        longest = max(_length(chunk) for chunk in chunks)
+        if most is not None and longest > most:
+            raise UsageError(
+                f"a text has {longest} tokens, the model reads {most}", hint="shorten it, or set truncation=True"
+            ) from error
 
 
 def _length(chunk: Features) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
 import hubcache.models
 from hubcache.errors import BadConfig, UsageError
@@ -16,7 +18,7 @@ from hubcache.train.heads import CRF_HEAD, config_of, model_of, quietly, tokeniz
 from hubcache.train.pipelines import answers, delegated, texts
 from hubcache.train.pipelines.graphs import TORCH
 from hubcache.train.pipelines.registry import Custom, custom
-from hubcache.train.pipelines.tasks import PipelineTask, find_task
+from hubcache.train.pipelines.tasks import PipelineTask, find_task, other_task
 from hubcache.train.sparse.loading import is_quantized_folder, load_quantized
 
 CLASSES: Mapping[str, Any] = {
@@ -33,6 +35,8 @@ CLASSES: Mapping[str, Any] = {
 }
 _TRUNCATED = ("text-classification", "feature-extraction")
 _UNBOUNDED = 10**9
+_FEW = 200
+"""Tokens below which a vocabulary is looked at; T5's has a hundred special ones."""
 
 
 def build(
@@ -48,20 +52,22 @@ def build(
 
     The backend is torch, onnx or a folder's ONNX file, which computes on the CPU.
     Raises:
-        UsageError: there is no such task.
+        UsageError: there is no such task or device, or the folder's model is another task's.
         BadConfig: the folder holds no model or tokenizer for it.
     """
     made = custom(task)
     known = None if made else find_task(task)
+    where = _device(device, backend)
     if isinstance(model, (str, Path)):
         folder = Path(model)
         model = load_model(folder, known, made) if backend == TORCH else _load_graph(folder, known, backend)
-        tokenizer = tokenizer if tokenizer is not None else tokenizer_of(folder)
+        tokenizer = folder if tokenizer is None else tokenizer
     if isinstance(tokenizer, (str, Path)):
-        tokenizer = tokenizer_of(Path(tokenizer))
+        tokenizer = _tokenizer(Path(tokenizer))
     _bound(tokenizer, model)
-    where = _device(device, backend)
     said = dict(options or {})
+    if known is not None and tokenizer is None:
+        raise UsageError("a model in memory comes without a tokenizer", hint="give tokenizer=, too")
     if known is None:
         return made.made_by(model=model, tokenizer=tokenizer, task=task, device=where, **said)  # type: ignore[union-attr]
     if known.name in _TRUNCATED and _is_bounded(tokenizer):
@@ -69,6 +75,24 @@ def build(
     name = task if known.name == "translation" else known.name
     with quietly():
         return CLASSES[known.name](model=model.eval(), tokenizer=tokenizer, task=name, device=where, **said)
+
+
+def _tokenizer(folder: Path) -> Any:
+    """Load a tokenizer that knows words: without its files transformers 5 makes one of special tokens alone."""
+    found = tokenizer_of(folder)
+    if found is not None and len(found) < _FEW and len(set(found.get_vocab()) - set(found.all_special_tokens)) <= 1:
+        raise BadConfig(f"{folder} has no vocabulary", hint="hubcache verify tells whether the folder is whole")
+    return found
+
+
+def change_type(pipe: Any, dtype: Any) -> None:
+    """Let a pipeline compute in another type of numbers, a torch.dtype or its name. Raises: UsageError."""
+    kind = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+        raise UsageError(f"{dtype} is no type that a model computes in", hint="float16, bfloat16 or float32")
+    if not isinstance(pipe.model, torch.nn.Module):
+        raise UsageError("an ONNX graph has its type already", hint="leave the dtype out")
+    pipe.model.to(kind)
 
 
 def _load_graph(folder: Path, task: PipelineTask | None, backend: str) -> Any:
@@ -81,25 +105,72 @@ def _load_graph(folder: Path, task: PipelineTask | None, backend: str) -> Any:
 
 def _device(device: Any, backend: str) -> Any:
     if backend == TORCH:
-        return place("fp32").device if device is None else device
+        return place("fp32").device if device is None else _known_device(device)
     if device not in (None, -1) and torch.device(device).type != "cpu":
         raise UsageError(f"an ONNX graph is run on the CPU, not on {device}", hint="leave the device or backend out")
     return torch.device("cpu")
 
 
+def _known_device(device: Any) -> Any:
+    """Refuse a device that this machine does not have before a model is loaded for it."""
+    if isinstance(device, int) and device < 0:
+        return device
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        # torch without CUDA says so by an assertion.
+        raise UsageError(f"there is no device {device} here", hint="cpu, or leave it out") from error
+    return device
+
+
 def load_model(folder: Path, task: PipelineTask | None, made: Custom | None = None) -> Any:
     """Load a folder's model with the task's head, in float32 and for evaluation. Raises: BadConfig."""
     cls, config = _class_and_config(folder, task, made)
-    if is_quantized_folder(folder):
-        return load_quantized(cls, folder, config)[0].eval()
+    if task is not None:
+        _check_task(folder, task, config)
     try:
-        with quietly():
-            model = cls.from_pretrained(
-                folder, config=config, dtype=torch.float32, local_files_only=True, trust_remote_code=False
-            )
-    except (ValueError, OSError) as error:
-        raise BadConfig(f"{folder} has no model for {task.name if task else 'this pipeline'}: {error}") from error
+        model, new = _loaded(cls, folder, config)
+    except (ValueError, OSError, RuntimeError, SafetensorError, struct.error) as error:
+        known = _first_line(error)
+        raise BadConfig(f"{folder} has no model for {task.name if task else 'this pipeline'}: {known}") from error
+    if task is not None:
+        _check_head(folder, task, new)
     return model.eval()
+
+
+def _loaded(cls: Any, folder: Path, config: Any) -> tuple[Any, tuple[str, ...]]:
+    """Return the model, and its parameters that the folder does not have; a pooler is no task's."""
+    if is_quantized_folder(folder):
+        model, missing = load_quantized(cls, folder, config)
+    else:
+        with quietly():
+            model, found = cls.from_pretrained(
+                folder, config=config, dtype=torch.float32, local_files_only=True, trust_remote_code=False,
+                output_loading_info=True,
+            )  # fmt: skip
+        missing = found["missing_keys"]
+    own = {name for name, _ in model.named_parameters() if "pooler" not in name}
+    return model, tuple(sorted(own & set(missing)))
+
+
+def _check_task(folder: Path, task: PipelineTask, config: Any) -> None:
+    other = other_task(task, {"architectures": getattr(config, "architectures", None)})
+    if other:
+        raise UsageError(f"{folder} is a model for {other}, not for {task.name}", hint=f"hubcache predict {other} …")
+
+
+def _check_head(folder: Path, task: PipelineTask, new: Sequence[str]) -> None:
+    """transformers warns and answers with numbers that were drawn; nobody can use them."""
+    if new:
+        raise UsageError(
+            f"{folder} has no trained head for {task.name}: {', '.join(new[:3])} would be random",
+            hint="name a model for it, or fine-tune this one: hubcache finetune",
+        )
+
+
+def _first_line(error: Exception) -> str:
+    """transformers lists two hundred classes behind the first sentence."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def load_adapted(folder: Path, base: Path, task: PipelineTask) -> Any:

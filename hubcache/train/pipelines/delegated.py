@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from transformers.pipelines import (
@@ -12,8 +13,13 @@ from transformers.pipelines import (
     TokenClassificationPipeline,
     ZeroShotClassificationPipeline,
 )
+from transformers.pipelines.token_classification import AggregationStrategy
 
+from hubcache.errors import UsageError
 from hubcache.train.pipelines.batching import ByLength
+
+_STRATEGIES = tuple(strategy.value for strategy in AggregationStrategy)
+_log = logging.getLogger(__name__)
 
 
 class FeatureExtraction(ByLength, FeatureExtractionPipeline):
@@ -23,9 +29,14 @@ class FeatureExtraction(ByLength, FeatureExtractionPipeline):
 
 
 class FillMask(ByLength, FillMaskPipeline):
-    """The likeliest tokens for a mask."""
+    """The likeliest tokens for a mask; truncation=True cuts long texts, and a mask behind the cut with them."""
 
     by_token = True
+
+    def _sanitize_parameters(self, truncation: Any = None, **options: Any) -> Any:
+        if truncation is not None:
+            options["tokenizer_kwargs"] = {**(options.get("tokenizer_kwargs") or {}), "truncation": truncation}
+        return super()._sanitize_parameters(**options)
 
 
 class TextClassification(ByLength, TextClassificationPipeline):
@@ -52,12 +63,26 @@ class TokenClassification(ByLength, TokenClassificationPipeline):
         if options.get("aggregation_strategy") is None and grouped_entities is not None:
             grouped = "first" if ignore_subwords else "simple"
             options["aggregation_strategy"] = grouped if grouped_entities else "none"
-        parameters = super()._sanitize_parameters(**options)
-        return parameters
+        named = options.get("aggregation_strategy")
+        if isinstance(named, str) and named.lower() not in _STRATEGIES:
+            raise UsageError(f"there is no aggregation_strategy {named!r}", hint=f"one of: {', '.join(_STRATEGIES)}")
+        return super()._sanitize_parameters(**options)
 
 
 class ZeroShotClassification(ByLength, ZeroShotClassificationPipeline):
     """The likeliest of any labels, each judged by a model of entailment."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        if self.entailment_id == -1:
+            names = ", ".join(map(str, self.model.config.id2label.values()))
+            _log.warning("none of the model's labels is entailment (%s): the last is taken for it", names)
+
+    def preprocess(self, inputs: Any, candidate_labels: Any = None, **options: Any) -> Any:
+        """Yield a text's pairs with each label."""
+        if not candidate_labels:
+            raise UsageError("there are no labels to choose from", hint="candidate_labels, or --labels a,b")
+        return super().preprocess(inputs, candidate_labels, **options)
 
 
 class TextGeneration(ByLength, TextGenerationPipeline):

@@ -10,6 +10,11 @@ from hubcache.errors import UsageError
 
 _SEQ2SEQ = ("ForConditionalGeneration", "MTModel")
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
+_CLASSIFIED = {
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,9 @@ def fitting(name: str, config: Mapping[str, Any]) -> int:
     labels = [str(label).lower() for label in (config.get("id2label") or {}).values()]
     entails = any(label.startswith("entail") for label in labels)
     if task.name == "feature-extraction":
-        return 2 if any(_is_bare(each) for each in architectures) else 0
+        # The course's default there is a DistilBertForMaskedLM: a mask's head is what pre-training leaves.
+        is_pretrained = any(each.endswith(TASKS["fill-mask"].heads) for each in architectures)
+        return 2 if any(_is_bare(each) for each in architectures) else int(is_pretrained)
     if not any(each.endswith(task.heads) for each in architectures):
         return 0
     if task.name == "zero-shot-classification":
@@ -91,6 +98,18 @@ def fitting(name: str, config: Mapping[str, Any]) -> int:
         return 1 if entails else 3 if name == "sentiment-analysis" and has_moods else 2
     told = [str(each) for each in config.get("task_specific_params") or {}]
     return 3 if name in told or any(each.startswith(f"{name}_") for each in told) else 2
+
+
+def other_task(task: PipelineTask, config: Mapping[str, Any]) -> str:
+    """Return the task that a model was trained for, where it is not this one but has a head of the same names.
+
+    A classifier of texts and one of tokens both have a `classifier`: weights of either load into the other.
+    """
+    architectures = [str(each) for each in config.get("architectures") or ()]
+    if task.heads[0] not in _CLASSIFIED or any(each.endswith(task.heads) for each in architectures):
+        return ""
+    heads = {name: TASKS[name].heads for name in _CLASSIFIED.values()}
+    return next((name for name, ends in heads.items() if any(each.endswith(ends) for each in architectures)), "")
 
 
 def _is_bare(architecture: str) -> bool:

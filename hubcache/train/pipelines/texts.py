@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ class TextToText(ByLength, Pipeline):
         if isinstance(inputs, str):
             [result] = self.stream([inputs], **options)
             return result
-        if isinstance(inputs, list):
+        if isinstance(inputs, Sequence):
             results = list(self.stream(inputs, **options))
             return [one[0] if len(one) == 1 else one for one in results]
         return super().__call__(inputs, **options)
