@@ -19,7 +19,7 @@ from tests.support.commandline import CommandLine, Ran
 class InProcess(CommandLine):
     """`hubcache` as CommandLine calls it, without a new process."""
 
-    def __call__(self, *arguments: str | Path, timeout: float = 0, given: bytes | None = b"", **environ: str) -> Ran:
+    def __call__(self, *arguments: str | Path, timeout: float = 0, given: bytes | None = b"", **environ: str) -> Ran:  # type: ignore[override]  # no variable is called given
         """Run the command; `given` are the bytes on its stdin, None where that is closed; there is no timeout."""
         del timeout
         stdin = None if given is None else io.TextIOWrapper(io.BytesIO(given), encoding="utf-8")
