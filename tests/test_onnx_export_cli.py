@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,48 @@ def test_a_dynamic_quantisation_is_deployed_and_stands_beside_the_plain_graph(hu
     assert deployed == (path / "onnx/model_quantized.onnx").read_bytes()
     feeds = dict(np.load(path / "sample-inputs/inp-0000.npz"))
     assert answers(path / "deployment/model.onnx", feeds).shape == (2,)
+
+
+def test_a_static_quantisation_is_fitted_to_texts_and_answers(hubcache: CommandLine) -> None:
+    asked = ("--quantize", "static", "--data", hubcache.cache.parent / "texts.txt", "--output", "me/static")
+    path, _ = exported(hubcache, "me/moods", "--format", "onnx", *asked)
+    row = next(line for line in (path / "README.md").read_text().splitlines() if "model_quantized" in line)
+    assert float(row.split("|")[3]) >= 0.95
+    assert answers(path / "deployment/model.onnx", dict(np.load(path / "sample-inputs/inp-0000.npz"))).shape == (2,)
+
+
+ROW = {"input_ids": [2, 7, 9, 3], "attention_mask": [1] * 4, "token_type_ids": [0] * 4}
+
+
+@pytest.mark.parametrize("kind", ["lora", "houlsby"])
+def test_an_adapters_graph_answers_as_the_adapter_over_its_base(hubcache: CommandLine, kind: str) -> None:
+    wanted = save_adapter(hubcache.cache.parent / kind, hubcache.cache.parent / "moods", kind)
+    pull(hubcache, hubcache.cache.parent / kind, f"me/{kind}")
+    path, _ = exported(hubcache, f"me/{kind}", "--format", "onnx")
+    feeds = {name: np.asarray(ids) for name, ids in ROW.items()}
+    assert answers(path / "onnx/model.onnx", feeds) == pytest.approx(wanted, abs=1e-5)
+
+
+def save_adapter(folder: Path, base: Path, kind: str) -> list[float]:
+    """Write an adapter whose every weight counts; return its logits for ROW."""
+    pytest.importorskip("peft")
+    import torch
+    from transformers import BertForSequenceClassification
+
+    from hubcache.train.adapters import adapted
+    from hubcache.train.adapters.base import base_of_folder
+
+    model = BertForSequenceClassification.from_pretrained(base).eval()
+    adapted.add(model, "mine", adapted.choice_of(kind))
+    adapted.activate(model, ["mine"])
+    torch.manual_seed(0)
+    for parameter in adapted.adapter_parameters(model, "mine"):
+        torch.nn.init.normal_(parameter, std=0.5)
+    adapted.save(model, folder, "mine", base_of_folder(base, "me/moods"))
+    shutil.copy(base / "config.json", folder)
+    with torch.no_grad():
+        found: list[float] = model(**{name: torch.tensor([ids]) for name, ids in ROW.items()}).logits[0].tolist()
+    return found
 
 
 def test_pruning_without_a_format_keeps_pytorchs_weights_with_their_zeros(hubcache: CommandLine) -> None:

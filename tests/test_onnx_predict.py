@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
 import torch
 from transformers import (
     BertConfig,
@@ -30,6 +31,7 @@ from hubcache.errors import BadConfig, UsageError
 from hubcache.models import T5EncoderConfig
 from hubcache.models.t5_encoder import T5EncoderForEntityRecognitionWithCRF
 from hubcache.train.onnx.inputs import Shape, graphs_of
+from hubcache.train.onnx.whole import OnnxRequest, write_onnx
 from tests.support.commandline import CommandLine
 from tests.support.training import shared_data, tiny_t5
 
@@ -171,6 +173,50 @@ def crf_tagger(folder: Path, t5: Path) -> Path:
 
 def test_a_crf_taggers_entities_are_torchs(tmp_path: Path, t5: Path) -> None:
     same("ner", crf_tagger(tmp_path / "crf", t5), SENTENCES, ignore_labels=[])
+
+
+def remade(folder: Path, made: Path, task: str, **how: Any) -> Path:
+    """What `hubcache export` writes of a model's folder."""
+    write_onnx(OnnxRequest(folder, made, "me/model", task=task, **how))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("task", "cls", "inputs"),
+    [
+        ("feature-extraction", BertModel, SENTENCES),
+        ("question-answering", BertForQuestionAnswering, {"question": "who went?", "context": SENTENCES[2]}),
+    ],
+)
+def test_what_export_writes_answers_as_torch_does(tmp_path: Path, task: str, cls: Any, inputs: Any) -> None:
+    folder = bert(tmp_path / "bert", cls)
+    made = remade(folder, tmp_path / "made", task)
+    near(hubcache.pipeline(task, str(made), backend="onnx")(inputs), hubcache.pipeline(task, str(folder))(inputs))
+
+
+def test_what_export_writes_of_a_crf_tagger_tags_as_torch_does(tmp_path: Path, t5: Path) -> None:
+    folder = crf_tagger(tmp_path / "crf", t5)
+    made = remade(folder, tmp_path / "made", "ner")
+    wanted = hubcache.pipeline("ner", str(folder), ignore_labels=[])(SENTENCES)
+    near(hubcache.pipeline("ner", str(made), backend="onnx", ignore_labels=[])(SENTENCES), wanted)
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A T5, and its export with quantised halves."""
+    folder = tmp_path_factory.mktemp("halves")
+    return tiny_t5(folder / "t5"), remade(folder / "t5", folder / "made", "text2text-generation", quantize="dynamic")
+
+
+def test_what_export_writes_of_an_encoder_decoder_writes_as_torch_does(halves: tuple[Path, Path]) -> None:
+    task, how = "text2text-generation", {"max_new_tokens": 6}
+    wanted = hubcache.pipeline(task, str(halves[0]))(SENTENCES, **how)
+    near(hubcache.pipeline(task, str(halves[1]), backend="onnx")(SENTENCES, **how), wanted)
+
+
+def test_a_quantised_encoder_decoder_writes(halves: tuple[Path, Path]) -> None:
+    pipe = hubcache.pipeline("text2text-generation", str(halves[1]), backend="deployment/decoder_model_merged.onnx")
+    assert len(pipe(SENTENCES, max_new_tokens=6)) == len(SENTENCES)
 
 
 def test_emissions_without_the_crfs_scores_are_refused(tmp_path: Path, t5: Path) -> None:

@@ -113,6 +113,19 @@ def test_logits_stay_near(how: str, exported: Path, tmp_path: Path) -> None:
     assert np.abs(ours - theirs).max() < 0.15 * theirs.std()
 
 
+def test_static_ranges_do_not_cut_off_logits(exported: Path, tmp_path: Path) -> None:
+    made = tmp_path / "q.onnx"
+    quantize_static(exported, made, samples(1, seed=1))
+    far = [np.abs(run(made, each)).max() for each in samples(20)]
+    assert len({round(float(each), 4) for each in far}) > 10
+
+
+def test_static_leaves_attentions_own_products_in_floats(exported: Path, tmp_path: Path) -> None:
+    graph = onnx.load(quantised("static", exported, tmp_path / "q.onnx")).graph
+    floats = {out for node in graph.node if node.op_type != "DequantizeLinear" for out in node.output}
+    assert sum({*node.input} <= floats for node in graph.node if node.op_type == "MatMul") == 4
+
+
 @both
 def test_the_source_stays_and_nothing_else_is_left(how: str, exported: Path, tmp_path: Path) -> None:
     before = exported.read_bytes()
@@ -122,16 +135,13 @@ def test_the_source_stays_and_nothing_else_is_left(how: str, exported: Path, tmp
     assert [each.name for each in (tmp_path / "made").iterdir()] == ["q.onnx"]
 
 
-def test_weights_beside_the_graph_are_read(exported: Path, tmp_path: Path) -> None:
-    onnx.save(
-        onnx.load(exported),
-        tmp_path / "big.onnx",
-        save_as_external_data=True,
-        location="big.onnx_data",
-        size_threshold=9,
-    )
-    quantize_dynamic(tmp_path / "big.onnx", tmp_path / "q.onnx")
-    quantize_dynamic(exported, tmp_path / "whole.onnx")
+@both
+@pytest.mark.parametrize("data", ["big.onnx_data", "big.onnx.data", "weights.bin"])
+def test_weights_beside_the_graph_are_read(how: str, data: str, exported: Path, tmp_path: Path) -> None:
+    big = tmp_path / "big.onnx"
+    onnx.save(onnx.load(exported), big, save_as_external_data=True, location=data, size_threshold=9)
+    quantised(how, big, tmp_path / "q.onnx")
+    quantised(how, exported, tmp_path / "whole.onnx")
     [sample] = samples(1)
     np.testing.assert_array_equal(run(tmp_path / "q.onnx", sample), run(tmp_path / "whole.onnx", sample))
 

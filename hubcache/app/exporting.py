@@ -168,18 +168,29 @@ def _made(app: LocalApp, request: ExportRequest, scratch: Path, say: Callable[[s
 
     folder, found = find_folder(app, request.model)
     base = find_base(app, folder, request.base)
-    if base is not None:
+    if base is not None and (request.prune is not None or _can_merge(folder)):
         from hubcache.train.adapters.merging import write_merged
 
         say("merging the adapter into its base")
         write_merged(folder, base, scratch / "merged", any_base=request.base is not None)
-        folder = scratch / "merged"
+        folder, base = scratch / "merged", None
+    elif base is not None and request.base is None:
+        from hubcache.train.adapters.base import AdapterFile, base_of_folder, check_base
+
+        check_base(AdapterFile.read(folder).base, base_of_folder(base))
     return OnnxRequest(
-        folder=folder, output=scratch / "made", source=found.name, task=request.task, opset=request.opset,
-        external_data=request.external_data, integer=request.integer, prune=request.prune,
+        folder=folder, base=base, output=scratch / "made", source=found.name, task=request.task,
+        opset=request.opset, external_data=request.external_data, integer=request.integer, prune=request.prune,
         structure=request.structure, quantize=request.quantize,
         texts=tuple(islice(read_texts(request.data), MOST_TEXTS)) if request.data else (), say=say,
     )  # fmt: skip
+
+
+def _can_merge(folder: Path) -> bool:
+    """Tell whether an adapter is peft's: what cannot be merged of those, the merging refuses."""
+    from hubcache.train.adapters.base import AdapterFile
+
+    return AdapterFile.read(folder).is_peft
 
 
 def read_texts(path: Path) -> Iterator[str]:

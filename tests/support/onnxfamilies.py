@@ -13,7 +13,7 @@ import hubcache.models as ours
 _BERT = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
          "intermediate_size": 64, "max_position_embeddings": 160}  # fmt: skip
 _T5 = {"vocab_size": 100, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
-_BART = {"vocab_size": 100, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2,
+_BART = {"vocab_size": 100, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
          "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}  # fmt: skip
 _GPT2 = {"vocab_size": 100, "n_embd": 32, "n_layer": 2, "n_head": 2, "bos_token_id": 1, "eos_token_id": 1}
 
@@ -37,7 +37,7 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "structbert": _made(ours, "SbertForMaskedLM", "SbertConfig", _BERT),
     "veco": _made(ours, "VecoForSequenceClassification", "VecoConfig", _BERT, pad_token_id=1),
     "veco-nlg": _made(ours, "VecoForConditionalGeneration", "VecoNlgConfig", _BART, pad_token_id=1),
-    "palm": _made(ours, "PalmForConditionalGeneration", "PalmConfig", _BERT, dec_hidden_layers=2),
+    "palm": _made(ours, "PalmForConditionalGeneration", "PalmConfig", _BERT, dec_hidden_layers=1),
     "t5-mean": _made(ours, "T5EncoderForSequenceClassificationMean", "T5EncoderConfig", _T5),
     "t5-relation": _made(ours, "T5EncoderForSequenceClassificationREStartToken", "T5EncoderConfig", _T5, num_labels=3),
     "t5-crf": _made(ours, "T5EncoderForEntityRecognitionWithCRF", "T5EncoderConfig", _T5, num_labels=5),

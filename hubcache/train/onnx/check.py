@@ -60,6 +60,8 @@ def session_of(path: Path, *, threads: int = 0) -> Any:
 def check(graph: Graph, path: Path, *, exact: bool = True, shapes: Sequence[Shape] = SHAPES) -> Checked:
     """Compare a file with the graph's module; `exact` numbers, or else (quantised) the direction.
 
+    Of a model that rounds itself numbers differ, too: sums in another order tip single ones over to the next step.
+
     Raises:
         IntegrityError: they differ; the message has the figures.
     """

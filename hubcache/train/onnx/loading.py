@@ -10,7 +10,9 @@ import transformers
 
 import hubcache.models
 from hubcache.errors import BadConfig, UsageError
-from hubcache.train.heads import CRF_HEAD, config_of, quietly, tokenizer_of
+from hubcache.train.adapters import adapted
+from hubcache.train.adapters.switching import fill
+from hubcache.train.heads import CRF_HEAD, config_of, model_of, quietly, tokenizer_of
 from hubcache.train.pipelines.tasks import TASKS, PipelineTask, find_task
 from hubcache.train.sparse.loading import is_quantized_folder, load_quantized
 
@@ -51,6 +53,23 @@ def load(folder: Path, task: str | None = None) -> Any:
         config.crf_scores = False
     model, new = _read(cls, folder, config)
     _refuse_random(model, new, folder)
+    return model.eval()
+
+
+def load_over(folder: Path, base: Path, task: str | None = None) -> Any:
+    """Load an adapter's folder over its base's, active, as load() does a model's.
+
+    Raises:
+        UsageError: a weight of the head is neither the adapter's nor the base's.
+        BadConfig: the folder holds no adapter of this base.
+    """
+    config = config_of(folder)
+    cls = head_class(config, task_named(task) if task else None)
+    model, new = model_of(cls, base, config)
+    name, head = adapted.load(model, folder)
+    adapted.activate(model, [name])
+    fill(model, head)
+    _refuse_random(model, tuple(sorted(set(new) - set(head))), folder)
     return model.eval()
 
 

@@ -54,8 +54,10 @@ def quantize_dynamic(source: Path, target: Path) -> None:
 
 
 def quantize_static(source: Path, target: Path, samples: Iterable[Sample]) -> None:
-    """Store weights as int8 and fix the activations' ranges at what the samples show; the graph is QDQ.
+    """Store weights as int8 and fix the ranges of what they multiply at what the samples show; the graph is QDQ.
 
+    Products' sums, logits among them, and attention's own products stay floats: rounding those too took MiniLM's
+    token vectors on film reviews from a cosine of 0.98 to 0.88, and logits beyond the samples' were cut off.
     A sample is what one run is given: names to arrays [batch, seq].
     Raises: BadConfig where the file is no ONNX graph; UsageError where there are no samples.
     """
@@ -73,10 +75,18 @@ def quantize_static(source: Path, target: Path, samples: Iterable[Sample]) -> No
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             per_channel=True,
+            nodes_to_exclude=_products_of_activations(folder / "prepared.onnx"),
             use_external_data_format=_is_large(folder / "prepared.onnx"),
-            extra_options=dict(_OPTIONS),
+            extra_options={**_OPTIONS, "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
         )
         _finish(source, made, target)
+
+
+def _products_of_activations(path: Path) -> list[str]:
+    graph = onnx.load(path, load_external_data=False).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    products = (node for node in graph.node if node.op_type == "MatMul" and node.name)
+    return [node.name for node in products if node.input[1] not in constants]
 
 
 def save(model: Any, target: Path) -> None:
@@ -119,8 +129,8 @@ def _prepared(source: Path) -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory(prefix=".quantize-", dir=source.parent) as name, _silence():
         folder = Path(name)
-        is_large = _is_large(source)
         try:
+            is_large = _is_large(source)
             quant_pre_process(
                 str(source if is_large else _as_one_file(source, folder)),
                 str(folder / "prepared.onnx"),
@@ -135,21 +145,31 @@ def _prepared(source: Path) -> Iterator[Path]:
 
 def _as_one_file(source: Path, folder: Path) -> Path:
     """The quantiser's own copies of a graph lose sight of what stands beside it."""
-    if not source.with_name(f"{source.name}_data").is_file():
+    if len(_files(source)) == 1:
         return source
     onnx.save(onnx.load(source), folder / "whole.onnx")
     return folder / "whole.onnx"
 
 
 def _is_large(path: Path) -> bool:
-    return sum(each.stat().st_size for each in (path, *path.parent.glob(f"{path.name}[._]data"))) > LARGEST
+    return sum(each.stat().st_size for each in _files(path)) > LARGEST
+
+
+def _files(path: Path) -> list[Path]:
+    """A graph's file, and those that its weights stand in."""
+    tensors = onnx.load(path, load_external_data=False).graph.initializer
+    beside = [each for each in tensors if each.data_location == onnx.TensorProto.EXTERNAL]
+    names = {entry.value for each in beside for entry in each.external_data if entry.key == "location"}
+    return [path, *(path.parent / name for name in sorted(names))]
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Hold back what onnxruntime's quantiser logs at the root: advice that is followed here already."""
+    """Hold back what onnxruntime's quantiser logs at the root: advice followed here already, and failures to simplify
+    a graph with large weights beside it, which it then takes as it is.
+    """
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -12,7 +12,7 @@ from hubcache.train.onnx import export, layout, quantize, samples
 from hubcache.train.onnx.check import Checked, check
 from hubcache.train.onnx.inputs import Graph, graphs_of
 from hubcache.train.onnx.integers import store_int8, to_integers
-from hubcache.train.onnx.loading import load, tokenizer_if_any
+from hubcache.train.onnx.loading import load, load_over, tokenizer_if_any
 from hubcache.train.sparse.oneshot import prune
 from hubcache.train.sparse.quantization import exportable, is_quantized
 from hubcache.train.sparse.quantization.export import PlainFakeQuantize
@@ -20,11 +20,15 @@ from hubcache.train.sparse.quantization.export import PlainFakeQuantize
 
 @dataclass(frozen=True, slots=True)
 class OnnxRequest:
-    """What to export and how; `source` names it in the card, `texts` are what a static quantisation is fitted to."""
+    """What to export and how; `source` names it in the card, `texts` are what a static quantisation is fitted to.
+
+    `base` is given where the folder holds an adapter that stands over it.
+    """
 
     folder: Path
     output: Path
     source: str
+    base: Path | None = None
     task: str | None = None
     opset: int | None = None
     external_data: bool = False
@@ -43,7 +47,7 @@ def write_onnx(request: OnnxRequest) -> tuple[Checked, ...]:
         UsageError: the head is not trained, the family cannot be exported, or the options do not go together.
         IntegrityError: a graph does not compute what PyTorch does; it has the figures.
     """
-    model, tokenizer = load(request.folder, request.task), tokenizer_if_any(request.folder)
+    model, tokenizer = _read(request)
     if request.quantize and is_quantized(model):
         raise UsageError("the model is quantised already, by its training", hint="--integer instead of --quantize")
     if request.prune is not None:
@@ -90,6 +94,13 @@ def write_pruned(request: OnnxRequest) -> dict[str, float]:
     return sparsity
 
 
+def _read(request: OnnxRequest) -> tuple[Any, Any]:
+    tokenizer = tokenizer_if_any(request.folder)
+    if request.base is None:
+        return load(request.folder, request.task), tokenizer
+    return load_over(request.folder, request.base, request.task), tokenizer or tokenizer_if_any(request.base)
+
+
 def _prune(model: Any, request: OnnxRequest) -> dict[str, float]:
     assert request.prune is not None
     found = prune(model, request.prune, request.structure or "unstructured")
@@ -119,8 +130,10 @@ def _write_graphs(graphs: Sequence[Graph], request: OnnxRequest) -> tuple[list[C
         opset = export.write_graph(graph, path, opset=request.opset, say=request.say)
         if _is_rounding(graph):
             store_int8(path, path)
-        checked.append(check(graph, path))
-        request.say(f"{path.name} is PyTorch's within {checked[-1].difference:.2g}, opset {opset}")
+            checked.append(_told(check(graph, path, exact=False), request))
+        else:
+            checked.append(check(graph, path))
+            request.say(f"{path.name} is PyTorch's within {checked[-1].difference:.2g}, opset {opset}")
         if request.integer:
             checked.append(_integer(graph, path, request))
     return checked, opset

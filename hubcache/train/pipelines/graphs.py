@@ -33,7 +33,7 @@ def has_graph(folder: Path, task: str, backend: str = ONNX) -> bool:
 
 def encoder_file(decoder: Path) -> Path:
     """Return the encoder that belongs to a decoder. Raises: UsageError where it is not beside it."""
-    encoder = decoder.with_name(decoder.name.replace("decoder_model", "encoder_model"))
+    encoder = decoder.with_name(decoder.name.replace("_merged", "").replace("decoder_model", "encoder_model"))
     if not encoder.is_file() or encoder == decoder:
         raise UsageError(f"{decoder.name} has no encoder_model beside it", hint="hubcache export REF --format onnx")
     return encoder
