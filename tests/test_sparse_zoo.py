@@ -120,6 +120,31 @@ def test_a_checkpoint_of_sparseml_loads_without_a_tensor_at_random(zoo: Zoo) -> 
 # The tutorial's path, by the real command
 
 
+def test_the_whole_path_is_one_command(zoo: Zoo, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    with LoopZoo(golden("sparse") / "fakezoo") as served:
+        hubcache = CommandLine(
+            tmp_path, SPARSEZOO_API_URL=served.endpoint, XDG_STATE_HOME=str(tmp_path / "state"), OMP_NUM_THREADS="1"
+        )
+        ran = hubcache(
+            "finetune", PRUNED, "--task", "sst2", "--recipe", QUANTISED, "--teacher", TEACHER, "--data", zoo.rows,
+            "--pull", "--export", "integer", "--set", "batch_size=5", "--set", "max_length=16", "--output", "me/mood",
+            "--json", timeout=280,
+        )  # fmt: skip
+    assert ran.code == 0, ran.err
+    said = hubcache("predict", "text-classification", "me/mood-onnx", "good movie", "--backend", "onnx")
+    assert said.code == 0, said.err
+    assert Path(ran.facts["exported"]["path"], "deployment/vocab.txt").is_file()
+    assert json.loads(said.out)["label"] in {"positive", "negative"}
+
+
+def test_integers_of_what_nothing_quantises_are_refused_before_the_training(zoo: Zoo) -> None:
+    pytest.importorskip("onnxruntime")
+    ran = zoo.finetune(TEACHER, "--export", "integer")
+    assert (ran.code, ran.out) == (2, "")
+    assert "nothing quantises the model" in ran.err
+
+
 @dataclass(frozen=True)
 class Made:
     """What the path left: what the command said, and the model."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from hubcache.app.local import LocalApp
 from hubcache.app.publishing import publish_folder
-from hubcache.app.training import ADAPTER, find_folder, require_libraries
+from hubcache.app.training import ADAPTER, Planned, find_folder, require_libraries
 from hubcache.core.artifact import Artifact, RepoId
 from hubcache.errors import BadConfig, HubcacheError, UsageError
 
@@ -95,6 +95,21 @@ class ExportRequest:
     structure: str | None = None
     quantize: str | None = None
     data: Path | None = None
+
+
+def check_export(planned: Planned, *, integer: bool) -> None:
+    """Refuse an export that could only fail when the training is done.
+
+    Raises: UsageError, where a library is missing, or integers are wanted of what nothing quantises.
+    """
+    from hubcache.train.sparse.loading import is_quantized_folder
+    from hubcache.train.sparse.quantization import definitions
+
+    require_onnx()
+    recipe = planned.request.recipe
+    quantises = (recipe is not None and definitions(recipe)) or is_quantized_folder(planned.request.model)
+    if integer and not quantises:
+        raise UsageError("nothing quantises the model: there is nothing to turn into integers", hint="--export onnx")
 
 
 def export_onnx(app: LocalApp, request: ExportRequest, say: Callable[[str], object]) -> tuple[Artifact, Path]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from hubcache.app.training import Trained, TrainRequest, check_training, plan_training, train
+from hubcache.app.exporting import ExportRequest, check_export, export_onnx
+from hubcache.app.local import LocalApp
+from hubcache.app.training import Planned, Trained, TrainRequest, check_training, plan_training, train
 from hubcache.errors import UsageError
 from hubcache.train.recipes import run_file
 from hubcache.train.sparse.recipe.arguments import parse_arguments
-from hubcache_cli.options import AsJson, CacheDir, Quiet, complete_cached, make_local_app
+from hubcache_cli.options import AsJson, CacheDir, Quiet, complete_cached, make_app, make_local_app
 from hubcache_cli.output import note, print_json
 from hubcache_cli.training import (
     ColumnOption,
@@ -30,6 +33,7 @@ from hubcache_cli.training import (
     typed_pairs,
 )
 
+FORMS = (None, "onnx", "integer")
 CHILD_TUNING = {"F": "ChildTuning-F", "D": "ChildTuning-D"}
 
 
@@ -62,6 +66,10 @@ def run(
     adapter: Annotated[
         str | None, typer.Option("--adapter", help="Train this alone: lora, ia3, prompt, prefix, pfeiffer or houlsby.")
     ] = None,
+    pulls: Annotated[bool, typer.Option("--pull", help="First pull what the cache lacks of all these.")] = False,
+    form: Annotated[
+        str | None, typer.Option("--export", metavar="FORM", help="Also make an ONNX repo: onnx, or integer.")
+    ] = None,
     published: Annotated[str | None, typer.Option("--run", help="Repeat a published run by its name.")] = None,
     nproc: Annotated[int, typer.Option("--nproc", help="Processes on this machine.", min=1)] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and say everything, train nothing.")] = False,
@@ -72,8 +80,10 @@ def run(
     """Fine-tune a cached model on a task, offline, and keep the result as a repo of the cache.
 
     Model, columns, labels, lengths, disk and memory are checked before anything is trained. A run that was
-    killed goes on when the same command is given again. Prints the snapshot's path.
+    killed goes on when the same command is given again. Prints the snapshot's path, and the export's.
     """
+    if form not in FORMS:
+        raise UsageError(f"--export is {' or '.join(filter(None, FORMS))}, not {form}")
     if nproc > 1:
         raise typer.Exit(_run_processes(nproc))
     app = make_local_app(cache_dir)
@@ -84,9 +94,7 @@ def run(
         options=typed_pairs(task_setting, "--task-set"), model_config=typed_pairs(model_setting, "--model-set"),
         command=shlex.join(["hubcache", *sys.argv[1:]]),
     )  # fmt: skip
-    request = _with_child_tuning(_with_run_file(request, published), child_tuning)
-    if adapter is not None:
-        request = replace(request, settings=(*request.settings, f"adapter={adapter}"))
+    request = _with_adapter(_with_child_tuning(_with_run_file(request, published), child_tuning), adapter)
     if not request.model or not request.task:
         raise UsageError("a model and a task are needed", hint="hubcache finetune MODEL --task T, or --run NAME")
 
@@ -97,7 +105,11 @@ def run(
         if not is_silent:
             note(line)
 
-    planned = plan_training(app, request, say=say)
+    if pulls:
+        from hubcache.app.bringing import bring  # with it the HTTP client, 60 ms
+
+        bring(make_app(cache_dir), request, bars=app.settings.progress_bars and not is_silent, say=say)
+    planned = _plan(app, request, form, say)
     settings_told = planned.lines if dry_run else planned.summary
     for line in (*planned.data.said, *settings_told, *check_training(planned)):
         say(line)
@@ -105,19 +117,37 @@ def run(
         return
     trained = train(app, planned)
     if trained is not None:
-        _show(trained, as_json=as_json, quiet=quiet)
+        exported = _export(app, trained, form, say) if form else {}
+        _show(trained, exported, as_json=as_json, quiet=quiet)
 
 
-def _show(trained: Trained, *, as_json: bool, quiet: bool) -> None:
+def _plan(app: LocalApp, request: TrainRequest, form: str | None, say: Callable[[str], object]) -> Planned:
+    planned = plan_training(app, request, say=say)
+    if form:
+        check_export(planned, integer=form == "integer")
+    return planned
+
+
+def _export(app: LocalApp, trained: Trained, form: str, say: Callable[[str], object]) -> dict[str, Any]:
+    repo, revision = trained.artifact.repo.name, trained.artifact.revision
+    request = ExportRequest(f"{repo}@{revision.commit}", output=f"{repo}-onnx", integer=form == "integer")
+    artifact, path = export_onnx(app, request, say)
+    say(f"kept as {artifact.repo}@{artifact.revision.asked}")
+    return {"exported": {"repo": artifact.repo.name, "commit": artifact.revision.commit, "path": str(path)}}
+
+
+def _show(trained: Trained, exported: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
     artifact = trained.artifact
     if not quiet:
         for line in record_lines(trained.record):
             note(line)
         note(f"kept as {artifact.repo}@{artifact.revision.asked}; report: {trained.path / 'report.html'}")
     if as_json:
-        print_json(_facts(trained))
+        print_json(_facts(trained) | exported)
     else:
         print(trained.path)
+        if exported:
+            print(exported["exported"]["path"])
 
 
 def _facts(trained: Trained) -> dict[str, Any]:
@@ -137,6 +167,10 @@ def _with_run_file(request: TrainRequest, name: str | None) -> TrainRequest:
         settings=(*typed, *request.settings), options={**found.task_settings, **request.options},
         model_config={**found.model_config, **request.model_config}, keep_decoder_layers=found.keep_decoder_layers,
     )  # fmt: skip
+
+
+def _with_adapter(request: TrainRequest, adapter: str | None) -> TrainRequest:
+    return request if adapter is None else replace(request, settings=(*request.settings, f"adapter={adapter}"))
 
 
 def _recipe_arguments(texts: list[str] | None) -> dict[str, Any]:
