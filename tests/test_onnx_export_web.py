@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hubcache.demo.models import tiny_bert
-from tests.support.commandline import CommandLine
+from tests.support.inprocess import InProcess
 from tests.support.serving import Served
 from tests.support.training import tiny_t5
 from tests.support.webclients import Node
@@ -40,7 +40,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def endpoint(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("served")
-    hubcache = CommandLine(folder, HF_HUB_OFFLINE="1", XDG_STATE_HOME=str(folder / "state"), OMP_NUM_THREADS="1")
+    hubcache = InProcess(folder, HF_HUB_OFFLINE="1", XDG_STATE_HOME=str(folder / "state"), OMP_NUM_THREADS="1")
     tasks = {"bert": "feature-extraction", "t5": "text2text-generation"}
     for name, source in sources.items():
         for command in (

@@ -32,7 +32,7 @@ from hubcache.models import T5EncoderConfig
 from hubcache.models.t5_encoder import T5EncoderForEntityRecognitionWithCRF
 from hubcache.train.onnx.inputs import Shape, graphs_of
 from hubcache.train.onnx.whole import OnnxRequest, write_onnx
-from tests.support.commandline import CommandLine
+from tests.support.inprocess import InProcess
 from tests.support.training import shared_data, tiny_t5
 
 pytestmark = [pytest.mark.train, pytest.mark.slow]
@@ -268,7 +268,7 @@ def test_an_unknown_backend_is_refused(classifier: Path) -> None:
 
 
 def test_the_command_answers_from_a_graph(classifier: Path, tmp_path: Path) -> None:
-    command = CommandLine(tmp_path, HF_HUB_OFFLINE="1", XDG_STATE_HOME=str(tmp_path / "state"))
+    command = InProcess(tmp_path, HF_HUB_OFFLINE="1", XDG_STATE_HOME=str(tmp_path / "state"))
     for weights in classifier.glob("*.safetensors"):
         weights.unlink()
     ran = command("predict", "text-classification", classifier, "the film is good", "--backend", "onnx")

@@ -110,9 +110,9 @@ def outage(tmp_path_factory: pytest.TempPathFactory) -> Outage:
         hub.add_repo("org/m", {"model.safetensors": WEIGHTS, "config.json": b"{}", "cold.json": b"{ }"})
         with Served(folder, **environ(hub, folder)) as mirror, ThreadPoolExecutor(2) as pool:
             ask(mirror.endpoint, CONFIG)
-            hub.rate = MB // 2
+            hub.rate = MB // 8
             client = pool.submit(ask, mirror.endpoint, FILE)
-            until(lambda: line.bytes_down > 4 * MB, "the first bytes")
+            until(lambda: line.bytes_down > 2 * MB, "the first bytes")
             hub.stop()
             cold = pool.submit(ask, mirror.endpoint, "/org/m/resolve/main/cold.json")
             branch = tuple(ask(mirror.endpoint, path) for path in (CONFIG, INFO, f"{INFO}/tree/main"))

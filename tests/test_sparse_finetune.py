@@ -89,7 +89,7 @@ def reference() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The reference's run, in ours: the pruned model, the teacher and the seed's recipe."""
+    """The reference's run, in ours: the pruned model, the teacher and the tutorial's recipe."""
     output = tmp_path_factory.mktemp("trained") / "out"
     named = Input("zoo:tag?recipe=text", "ab" * 32)
     finetune(replace(request_of(output, seed_recipe()), recipe_input=named, recipe_arguments={"num_epochs": 3.0}))

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.train
 torch.set_num_threads(1)
 
 WEIGHTS = 2.4e-7
-"""What facts/sparse.md found between torch 1.13 and 2.13."""
+"""What lies between torch 1.13, which computed the goldens, and 2.13."""
 
 
 # The goldens: constant pruning

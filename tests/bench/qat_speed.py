@@ -1,4 +1,4 @@
-"""Training steps that round (the seed's recipe), dense ones, and torch.ao's fake quantisers in our places; no data.
+"""Training steps that round (the tutorial's recipe), dense ones, and torch.ao's fake quantisers in our places; no data.
 
 All train copies of one model of MiniLM's shape on one batch, in one process, and take turns.
 """
@@ -19,7 +19,7 @@ from tests.bench import measure, steps
 from tests.bench.measure import Target
 
 AT_MOST = 1.8
-SEED = LegacyQuantizationModifier(
+TUTORIAL = LegacyQuantizationModifier(
     start_epoch=0.0,
     quantize_linear_activations=False,
     exclude_module_types=("LayerNorm", "Tanh"),
@@ -42,9 +42,9 @@ def main() -> None:
 
 
 def rounding(model: Any) -> Any:
-    """Return a copy that rounds as the seed's recipe says."""
+    """Return a copy that rounds as the tutorial's recipe says."""
     twin = copy.deepcopy(model)
-    restore_structure(twin, [SEED])
+    restore_structure(twin, [TUTORIAL])
     return twin
 
 

@@ -26,6 +26,7 @@ class InProcess(CommandLine):
         out, err, code = io.StringIO(), io.StringIO(), 0
         with pytest.MonkeyPatch.context() as changed:
             changed.setattr(sys, "stdin", stdin)
+            changed.setattr(sys, "argv", ["hubcache", *(str(argument) for argument in arguments)])
             for name, value in (self.environ | environ).items():
                 changed.setenv(name, value)
             try:

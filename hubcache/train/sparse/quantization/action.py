@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class QuantizationAction:
-    """Both forms of a recipe's quantisation (facts/sparse.md 4.8), on the clock of 4.5."""
+    """Both forms of a recipe's quantisation, on the session's clock."""
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition

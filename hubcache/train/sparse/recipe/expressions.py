@@ -1,6 +1,6 @@
 """A bounded evaluator of a recipe's `eval(…)` arithmetic; not Python's eval, and nothing that a recipe could hang.
 
-Grammar: facts/sparse.md, section 4.2. Numbers, names, + - * / // % **, unary + and -, abs float int min max round.
+Grammar: SparseML 1.6.1's restricted_eval. Numbers, names, + - * / // % **, unary + and -, abs float int min max round.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a recipe can ask for, one value a modifier, named as its tag; nothing here touches a model.
 
-Argument names and defaults: facts/sparse.md, sections 4.6 to 4.8.
+Argument names and defaults: SparseML 1.6.1's.
 """
 
 from __future__ import annotations

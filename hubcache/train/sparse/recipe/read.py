@@ -1,6 +1,6 @@
 """A recipe's text to a Recipe: overrides, variables, stages, modifiers; what a modifier may hold is modifiers.py's.
 
-Grammar: facts/sparse.md, sections 4.1 to 4.4; what differs from the reference is listed in docs/recipes.md.
+Grammar: SparseML 1.6.1's; what differs from the reference is listed in docs/recipes.md.
 """
 
 from __future__ import annotations
