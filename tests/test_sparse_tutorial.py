@@ -42,7 +42,7 @@ pytestmark = [
 ]
 
 MODEL = Path(spec.origin).with_name("model") if spec and spec.origin else Path()
-ROWS, BATCH, THREADS, LENGTH = 960, 32, 1, 40
+ROWS, BATCH, THREADS, LENGTH = 640, 32, 1, 40
 HELD_OUT = ("validation", "test")
 SPARSITY = 0.5
 PRUNING = f"""
