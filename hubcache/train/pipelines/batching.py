@@ -53,6 +53,9 @@ class ByLength:
             first = (each for each in first)
         return super().__call__(first, *others, **options) if inputs else super().__call__(**options)  # type: ignore[misc]  # the Pipeline's
 
+    def check_model_type(self, supported_models: Any) -> None:
+        """Take any: whether a model fits was judged when it was loaded, and transformers knows no graphs."""
+
     def get_inference_context(self) -> Any:
         """Compute without a record for gradients."""
         return torch.inference_mode
