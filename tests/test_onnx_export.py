@@ -18,6 +18,7 @@ pytest.importorskip("onnxruntime")
 from hubcache.errors import IntegrityError, UsageError  # noqa: E402
 from hubcache.train.onnx.check import check  # noqa: E402
 from hubcache.train.onnx.export import put_weights_beside, write_graph  # noqa: E402
+from hubcache.train.onnx.form import OnnxForm  # noqa: E402
 from hubcache.train.onnx.inputs import Graph, graphs_of  # noqa: E402
 from hubcache.train.onnx.loading import task_named  # noqa: E402
 from hubcache.train.onnx.sessions import OnnxSession  # noqa: E402
@@ -119,7 +120,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]
     told = json.loads((place / "expected_logits.json").read_text())
     [source] = [path for path in place.glob("files/*/training") if is_quantized_folder(path)]
     output = tmp_path_factory.mktemp("zoo") / "made"
-    write_onnx(OnnxRequest(source, output, "zoo", integer=True))
+    write_onnx(OnnxRequest(source, output, "zoo", OnnxForm(integer=True)))
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     encoded = tokenizer(
         told["texts"], padding="max_length", max_length=told["max_length"], truncation=True, return_tensors="pt"

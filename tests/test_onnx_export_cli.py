@@ -199,3 +199,10 @@ def test_json_names_the_commit(hubcache: CommandLine) -> None:
 
 def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_sparsity_that_its_structure_cannot_have_is_refused_with_the_one_that_it_has(hubcache: CommandLine) -> None:
+    ran = hubcache("export", "me/moods", "--prune", "0.9", "--structure", "2:4")
+    assert ran.code == 2
+    assert "2:4 zeros 50% of the weights, not 90%" in ran.err
+    assert "--prune 0.5 --structure 2:4" in ran.err

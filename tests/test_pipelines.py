@@ -30,6 +30,7 @@ from hubcache.models.t5_encoder import T5EncoderForEntityRecognitionWithCRF
 from hubcache.train.pipelines import register
 from hubcache.train.pipelines.build import build
 from tests.support.goldens import golden
+from tests.support.nearness import near
 from tests.support.training import rows_of, shared_data, tiny_t5
 
 pytestmark = pytest.mark.train
@@ -61,22 +62,6 @@ def bert(folder: Path, cls: Any, vocabulary: str = "bert-base-uncased", **config
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
-
-
-def near(made: Any, expected: Any) -> None:
-    """Equal but for rounding: a padded batch adds numbers up in another order."""
-    if isinstance(expected, dict):
-        assert list(made) == list(expected)
-        for name in expected:
-            near(made[name], expected[name])
-    elif isinstance(expected, (list, tuple)):
-        assert len(made) == len(expected)
-        for one, other in zip(made, expected, strict=True):
-            near(one, other)
-    elif isinstance(expected, (float, np.floating)):
-        assert made == pytest.approx(float(expected), rel=1e-4, abs=1e-5)
-    else:
-        assert made == expected
 
 
 @pytest.fixture

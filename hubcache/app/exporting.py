@@ -18,6 +18,7 @@ from hubcache.app.publishing import publish_folder
 from hubcache.app.training import ADAPTER, Planned, find_folder, require_libraries
 from hubcache.core.artifact import Artifact, RepoId
 from hubcache.errors import BadConfig, HubcacheError, UsageError
+from hubcache.train.onnx.form import PLAIN, OnnxForm
 
 if TYPE_CHECKING:
     from hubcache.train.onnx.whole import OnnxRequest
@@ -77,23 +78,12 @@ def merge(app: LocalApp, request: MergeRequest) -> tuple[Artifact, Path]:
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """What is exported and how, as it was typed.
-
-    `task` names the head, None takes the model's own; `opset` None is the exporter's. `prune` is the part of the
-    weights that goes, `structure` where ("2:4"); `quantize` is dynamic or static, which is fitted to the texts of
-    `data`, a file. `integer` asks for integer operators in place of a trained quantisation.
-    """
+    """What is exported in which form, as it was typed; `data` is a file of texts that `static` is fitted to."""
 
     model: str
     output: str | None = None
-    task: str | None = None
     base: str | None = None
-    opset: int | None = None
-    external_data: bool = False
-    integer: bool = False
-    prune: float | None = None
-    structure: str | None = None
-    quantize: str | None = None
+    form: OnnxForm = PLAIN
     data: Path | None = None
 
 
@@ -145,7 +135,7 @@ def export_pruned(app: LocalApp, request: ExportRequest, say: Callable[[str], ob
 
     with _scratch(app) as scratch:
         write_pruned(_made(app, request, scratch, say))
-        origin = f"hubcache export --prune {request.prune} {request.model}"
+        origin = f"hubcache export --prune {request.form.prune} {request.model}"
         return publish_folder(app, scratch / "made", _repo(request, "pruned"), origin=origin)
 
 
@@ -161,19 +151,35 @@ def require_onnx() -> None:
         raise UsageError(f"an ONNX export needs {', '.join(missing)}, not installed here", hint=INSTALL_ONNX)
 
 
+def _check_structure(form: OnnxForm) -> None:
+    """Refuse a sparsity that a structure of N of each M weights does not have."""
+    kept, colon, group = (form.structure or "").partition(":")
+    if form.prune is None or not (colon and kept.isdecimal() and group.isdecimal() and int(group)):
+        return
+    zeros = 1 - int(kept) / int(group)
+    if abs(form.prune - zeros) > 0.01:
+        raise UsageError(
+            f"{form.structure} zeros {zeros:.0%} of the weights, not {form.prune:.0%}",
+            hint=f"--prune {zeros:g} --structure {form.structure}",
+        )
+
+
 def _check(request: ExportRequest) -> None:
-    if request.quantize not in {None, *QUANTIZERS}:
-        raise UsageError(f"--quantize is {' or '.join(QUANTIZERS)}, not {request.quantize}")
-    if request.structure is not None and request.prune is None:
-        raise UsageError("--structure says where --prune prunes", hint=f"--prune 0.5 --structure {request.structure}")
-    if request.prune is not None and not 0 < request.prune < 1:
-        raise UsageError(f"--prune is the part of the weights that goes, between 0 and 1, not {request.prune}")
-    if (request.quantize == "static") != (request.data is not None):
+    if request.form.quantize not in {None, *QUANTIZERS}:
+        raise UsageError(f"--quantize is {' or '.join(QUANTIZERS)}, not {request.form.quantize}")
+    if request.form.structure is not None and request.form.prune is None:
+        raise UsageError(
+            "--structure says where --prune prunes", hint=f"--prune 0.5 --structure {request.form.structure}"
+        )
+    if request.form.prune is not None and not 0 < request.form.prune < 1:
+        raise UsageError(f"--prune is the part of the weights that goes, between 0 and 1, not {request.form.prune}")
+    _check_structure(request.form)
+    if (request.form.quantize == "static") != (request.data is not None):
         raise UsageError(
             "--quantize static is fitted to the texts of --data",
             hint="--quantize static --data texts.txt, or --quantize dynamic",
         )
-    if request.integer and request.quantize:
+    if request.form.integer and request.form.quantize:
         raise UsageError("--integer is for models whose training quantised them, --quantize for the others")
 
 
@@ -183,7 +189,7 @@ def _made(app: LocalApp, request: ExportRequest, scratch: Path, say: Callable[[s
 
     folder, found = find_folder(app, request.model)
     base = find_base(app, folder, request.base)
-    if base is not None and (request.prune is not None or _can_merge(folder)):
+    if base is not None and (request.form.prune is not None or _can_merge(folder)):
         from hubcache.train.adapters.merging import write_merged
 
         say("merging the adapter into its base")
@@ -194,9 +200,7 @@ def _made(app: LocalApp, request: ExportRequest, scratch: Path, say: Callable[[s
 
         check_base(AdapterFile.read(folder).base, base_of_folder(base))
     return OnnxRequest(
-        folder=folder, base=base, output=scratch / "made", source=found.name, task=request.task,
-        opset=request.opset, external_data=request.external_data, integer=request.integer, prune=request.prune,
-        structure=request.structure, quantize=request.quantize,
+        folder=folder, base=base, output=scratch / "made", source=found.name, form=request.form,
         texts=tuple(islice(read_texts(request.data), MOST_TEXTS)) if request.data else (), say=say,
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ import typer
 from hubcache.app.exporting import ExportRequest, MergeRequest, export_onnx, export_pruned, merge
 from hubcache.core.artifact import Artifact
 from hubcache.errors import UsageError
+from hubcache.train.onnx.form import OnnxForm
 from hubcache_cli.options import AsJson, CacheDir, CachedReference, Quiet, make_local_app
 from hubcache_cli.output import note, print_json
 
@@ -38,9 +39,8 @@ def run(
     adapter cannot, since no weight of the base can take it up.
     """
     app = make_local_app(cache_dir)
-    request = ExportRequest(
-        reference, output, task, base, opset, external_data, integer, prune, structure, quantize, data
-    )
+    wanted = OnnxForm(task, opset, external_data, integer, prune, structure, quantize)
+    request = ExportRequest(reference, output, base, wanted, data)
     say = (lambda _: None) if quiet else note
     if form not in {None, "onnx"}:
         raise UsageError(f"--format is onnx, not {form}")

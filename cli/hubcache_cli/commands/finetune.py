@@ -16,6 +16,7 @@ from hubcache.app.exporting import ExportRequest, check_export, export_onnx
 from hubcache.app.local import LocalApp
 from hubcache.app.training import Planned, Trained, TrainRequest, check_training, plan_training, train
 from hubcache.errors import UsageError
+from hubcache.train.onnx.form import OnnxForm
 from hubcache.train.recipes import run_file
 from hubcache.train.sparse.recipe.arguments import parse_arguments
 from hubcache_cli.options import AsJson, CacheDir, Quiet, complete_cached, make_app, make_local_app
@@ -130,7 +131,9 @@ def _plan(app: LocalApp, request: TrainRequest, form: str | None, say: Callable[
 
 def _export(app: LocalApp, trained: Trained, form: str, say: Callable[[str], object]) -> dict[str, Any]:
     repo, revision = trained.artifact.repo.name, trained.artifact.revision
-    request = ExportRequest(f"{repo}@{revision.commit}", output=f"{repo}-onnx", integer=form == "integer")
+    request = ExportRequest(
+        f"{repo}@{revision.commit}", output=f"{repo}-onnx", form=OnnxForm(integer=form == "integer")
+    )
     artifact, path = export_onnx(app, request, say)
     say(f"kept as {artifact.repo}@{artifact.revision.asked}")
     return {"exported": {"repo": artifact.repo.name, "commit": artifact.revision.commit, "path": str(path)}}

@@ -10,6 +10,7 @@ from typing import Any
 from hubcache.errors import UsageError
 from hubcache.train.onnx import export, layout, quantize, samples
 from hubcache.train.onnx.check import Checked, check
+from hubcache.train.onnx.form import PLAIN, OnnxForm
 from hubcache.train.onnx.inputs import Graph, graphs_of
 from hubcache.train.onnx.integers import store_int8, to_integers
 from hubcache.train.onnx.loading import load, load_over, tokenizer_if_any
@@ -28,14 +29,8 @@ class OnnxRequest:
     folder: Path
     output: Path
     source: str
+    form: OnnxForm = PLAIN
     base: Path | None = None
-    task: str | None = None
-    opset: int | None = None
-    external_data: bool = False
-    integer: bool = False
-    prune: float | None = None
-    structure: str | None = None
-    quantize: str | None = None
     texts: Sequence[str] = ()
     say: Callable[[str], object] = len
 
@@ -48,16 +43,16 @@ def write_onnx(request: OnnxRequest) -> tuple[Checked, ...]:
         IntegrityError: a graph does not compute what PyTorch does; it has the figures.
     """
     model, tokenizer = _read(request)
-    if request.quantize and is_quantized(model):
+    if request.form.quantize and is_quantized(model):
         raise UsageError("the model is quantised already, by its training", hint="--integer instead of --quantize")
-    if request.prune is not None:
+    if request.form.prune is not None:
         _prune(model, request)
     graphs = graphs_of(_exportable(model, request), tokenizer)
     layout.write_model_files(model, tokenizer, request.folder, request.output)
     checked, opset = _write_graphs(graphs, request)
-    if request.quantize is not None:
+    if request.form.quantize is not None:
         checked += [_quantized(graph, tokenizer, request) for graph in graphs if graph.name != "decoder_model"]
-    if request.external_data:
+    if request.form.external_data:
         # Last: a quantiser reads whole files.
         for path in sorted((request.output / "onnx").glob("*.onnx")):
             export.put_weights_beside(path)
@@ -73,7 +68,7 @@ def write_pruned(request: OnnxRequest) -> dict[str, float]:
     Raises:
         UsageError: the head is not trained, or the sparsity cannot be had.
     """
-    model, tokenizer = load(request.folder, request.task), tokenizer_if_any(request.folder)
+    model, tokenizer = load(request.folder, request.form.task), tokenizer_if_any(request.folder)
     sparsity = _prune(model, request)
     layout.write_model_files(model, tokenizer, request.folder, request.output)
     with export.silently():
@@ -97,13 +92,13 @@ def write_pruned(request: OnnxRequest) -> dict[str, float]:
 def _read(request: OnnxRequest) -> tuple[Any, Any]:
     tokenizer = tokenizer_if_any(request.folder)
     if request.base is None:
-        return load(request.folder, request.task), tokenizer
-    return load_over(request.folder, request.base, request.task), tokenizer or tokenizer_if_any(request.base)
+        return load(request.folder, request.form.task), tokenizer
+    return load_over(request.folder, request.base, request.form.task), tokenizer or tokenizer_if_any(request.base)
 
 
 def _prune(model: Any, request: OnnxRequest) -> dict[str, float]:
-    assert request.prune is not None
-    found = prune(model, request.prune, request.structure or "unstructured")
+    assert request.form.prune is not None
+    found = prune(model, request.form.prune, request.form.structure or "unstructured")
     mean = sum(found.values()) / max(1, len(found))
     request.say(f"pruned {len(found)} layers, {mean:.1%} zeros on average")
     return found
@@ -113,7 +108,7 @@ def _exportable(model: Any, request: OnnxRequest) -> Any:
     """Return the model in a form whose fake quantisation an exporter can follow; a plain one as it is."""
     if is_quantized(model):
         return exportable(model)
-    if request.integer:
+    if request.form.integer:
         raise UsageError(
             "the model was not trained with quantisation: there is nothing to turn into integers",
             hint="hubcache export MODEL --format onnx --quantize dynamic",
@@ -127,14 +122,14 @@ def _write_graphs(graphs: Sequence[Graph], request: OnnxRequest) -> tuple[list[C
     for graph in graphs:
         path = request.output / "onnx" / f"{graph.name}.onnx"
         request.say(f"exporting {path.name}")
-        opset = export.write_graph(graph, path, opset=request.opset, say=request.say)
+        opset = export.write_graph(graph, path, opset=request.form.opset, say=request.say)
         if _is_rounding(graph):
             store_int8(path, path)
             checked.append(_told(check(graph, path, exact=False), request))
         else:
             checked.append(check(graph, path))
             request.say(f"{path.name} is PyTorch's within {checked[-1].difference:.2g}, opset {opset}")
-        if request.integer:
+        if request.form.integer:
             checked.append(_integer(graph, path, request))
     return checked, opset
 
@@ -154,7 +149,7 @@ def _quantized(graph: Graph, tokenizer: Any, request: OnnxRequest) -> Checked:
     source = request.output / "onnx" / f"{graph.name}.onnx"
     target = source.with_name(f"{source.stem}_quantized.onnx")
     with export.silently():
-        if request.quantize == "static":
+        if request.form.quantize == "static":
             quantize.quantize_static(source, target, samples.feeds_of(graph, tokenizer, request.texts))
         else:
             quantize.quantize_dynamic(source, target)
